@@ -1,0 +1,6 @@
+//! The control plane's roles. They meet the nodes on the wire only.
+
+pub mod apiserver;
+pub mod controllers;
+pub mod scheduler;
+pub mod store;

@@ -1,0 +1,6 @@
+//! The lab as a whole: what it is made of, how it is set up, held together and taken away.
+
+pub mod init;
+pub mod keeper;
+pub mod kubeadm;
+pub mod supervisor;

@@ -1,0 +1,1 @@
+//! Every socket and every TLS decision: listeners, dialling, verification choices by name.

@@ -1,0 +1,1 @@
+//! Images: the built-in toolbox, and those loaded from archives.

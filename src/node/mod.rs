@@ -1,0 +1,6 @@
+//! A node's roles. They meet the control plane on the wire only.
+
+pub mod image;
+pub mod kubelet;
+pub mod proxy;
+pub mod shim;

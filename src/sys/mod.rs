@@ -1,0 +1,5 @@
+//! The only place with system calls and `unsafe`: namespaces, mounts, netlink, nftables, children.
+#![allow(unsafe_code, reason = "system calls have no safe form; every block says why it is sound")]
+
+pub mod inherit;
+pub mod process;
