@@ -1,0 +1,99 @@
+//! The durable half of the store: a log of revisions on disk.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::record::Record;
+use super::{Revision, StoreError};
+
+/// A log that keeps records by revision.
+pub trait Engine: Send {
+    /// Hands over every record in order; returns the revision up to which history was forgotten.
+    fn load(&mut self, each: &mut dyn FnMut(Record)) -> io::Result<Revision>;
+
+    /// Adds a group of records; all of them are on disk when it returns, or none is.
+    fn append(&mut self, group: &[Record]) -> io::Result<()>;
+
+    /// Drops superseded records and remembers how far history is forgotten. Need not be durable at once.
+    fn compact(&mut self, superseded: &[Revision], upto: Revision) -> io::Result<()>;
+}
+
+/// sled, embedded: one tree, keyed by big-endian revision; key 0 holds the compacted revision.
+pub struct SledEngine {
+    // Fields drop in order: the database is closed before the lock is released.
+    log: sled::Tree,
+    database: sled::Db,
+    _lock: Flock<File>,
+}
+
+const COMPACTED: [u8; 8] = [0; 8];
+
+impl SledEngine {
+    /// Opens the database in `dir`, waiting for another process that holds it to end.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let failed = |source: io::Error| StoreError::Open { path: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let lock = File::create(dir.join("LOCK")).map_err(failed)?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))?;
+        // The watch cache holds every live object already, so sled's own cache stays small. Flushing is
+        // ours: once a group, never by a timer.
+        let database = sled::Config::new()
+            .path(dir.join("sled"))
+            .cache_capacity(4 << 20)
+            .flush_every_ms(None)
+            .open()
+            .map_err(|error| failed(into_io(error)))?;
+        let log = database.open_tree("log").map_err(|error| failed(into_io(error)))?;
+        Ok(Self { log, database, _lock: lock })
+    }
+}
+
+impl Engine for SledEngine {
+    fn load(&mut self, each: &mut dyn FnMut(Record)) -> io::Result<Revision> {
+        let mut compacted = 0;
+        for item in self.log.iter() {
+            let (key, bytes) = item.map_err(into_io)?;
+            let key: [u8; 8] = key.as_ref().try_into().map_err(|_| corrupt("a key"))?;
+            if key == COMPACTED {
+                compacted = u64::from_be_bytes(bytes.as_ref().try_into().map_err(|_| corrupt("its head"))?);
+                continue;
+            }
+            let revision = u64::from_be_bytes(key);
+            each(Record::decode(revision, &bytes).ok_or_else(|| corrupt(&format!("revision {revision}")))?);
+        }
+        Ok(compacted)
+    }
+
+    fn append(&mut self, group: &[Record]) -> io::Result<()> {
+        let mut batch = sled::Batch::default();
+        for record in group {
+            batch.insert(&record.revision.to_be_bytes(), record.encode());
+        }
+        self.log.apply_batch(batch).map_err(into_io)?;
+        self.database.flush().map_err(into_io)?;
+        Ok(())
+    }
+
+    fn compact(&mut self, superseded: &[Revision], upto: Revision) -> io::Result<()> {
+        let mut batch = sled::Batch::default();
+        for revision in superseded {
+            batch.remove(&revision.to_be_bytes());
+        }
+        batch.insert(&COMPACTED, &upto.to_be_bytes());
+        self.log.apply_batch(batch).map_err(into_io)
+    }
+}
+
+fn into_io(error: sled::Error) -> io::Error {
+    match error {
+        sled::Error::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}
+
+fn corrupt(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the log does not read back at {what}"))
+}
