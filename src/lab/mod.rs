@@ -3,4 +3,6 @@
 pub mod init;
 pub mod keeper;
 pub mod kubeadm;
+pub mod plan;
+pub mod state;
 pub mod supervisor;

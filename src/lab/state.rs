@@ -1,0 +1,333 @@
+//! Where a lab lives on the machine, and who may touch it.
+//!
+//! `$XDG_STATE_HOME/minilab/NAME/` (0700) keeps what outlives a run; sockets are under
+//! `$XDG_RUNTIME_DIR/minilab/NAME/`, since a socket's path is limited to 108 bytes. Under sudo everything
+//! belongs to, and lies with, the invoking user. Two locks, both flock and so gone with their holder: one
+//! on the directory for whoever changes the lab, one on `keeper.lock` for as long as the lab runs.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{Gid, Uid};
+
+/// What can go wrong with a lab's directories.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("{name:?} is not a lab name: use up to 32 of a-z, 0-9 and '-', a letter first, no '-' last")]
+    Name { name: String },
+    #[error("cannot tell where this user's home is: set HOME or XDG_STATE_HOME")]
+    NoHome,
+    #[error("cannot make {path}")]
+    Make { path: PathBuf, source: io::Error },
+    #[error("{path} belongs to another user")]
+    Foreign { path: PathBuf },
+    #[error("cannot lock {path}")]
+    Lock { path: PathBuf, source: io::Error },
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("cannot remove {path}")]
+    Remove { path: PathBuf, source: io::Error },
+}
+
+/// The user a lab belongs to: under sudo, who called it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: Uid,
+    pub gid: Gid,
+    pub home: Option<PathBuf>,
+    /// Root is acting for somebody else.
+    pub through_sudo: bool,
+}
+
+/// A lab's places. Making the value makes nothing on disk.
+#[derive(Debug, Clone)]
+pub struct LabDir {
+    pub name: String,
+    pub owner: Owner,
+    /// What is kept.
+    pub state: PathBuf,
+    /// Sockets.
+    pub runtime: PathBuf,
+}
+
+/// Held while a command changes the lab, or, by the keeper, while the lab runs.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
+
+impl Owner {
+    /// The user of this process, or of the sudo around it.
+    pub fn current() -> Self {
+        let through = |variable: &str| std::env::var(variable).ok()?.parse::<u32>().ok();
+        let me = Uid::effective();
+        if me.is_root()
+            && let (Some(uid), Some(gid)) = (through("SUDO_UID"), through("SUDO_GID"))
+            && uid != 0
+        {
+            let home = nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.dir);
+            return Self { uid: uid.into(), gid: gid.into(), home, through_sudo: true };
+        }
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        Self { uid: me, gid: Gid::effective(), home, through_sudo: false }
+    }
+
+    /// Gives a path this process made as root to the owner.
+    pub fn adopt(&self, path: &Path) -> io::Result<()> {
+        match self.through_sudo {
+            true => std::os::unix::fs::lchown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw())),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Every lab's parent: `--state-dir`, else XDG's state directory of the owner.
+pub fn base(owner: &Owner, asked: Option<&Path>) -> Result<PathBuf, StateError> {
+    if let Some(dir) = asked {
+        return std::path::absolute(dir)
+            .map_err(|source| StateError::Read { path: dir.to_owned(), source });
+    }
+    // Root's own XDG variables say nothing about the user behind sudo.
+    let xdg = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    match (xdg, &owner.home, owner.through_sudo) {
+        (Some(dir), _, false) => Ok(dir.join("minilab")),
+        (_, Some(home), _) => Ok(home.join(".local/state/minilab")),
+        _ => Err(StateError::NoHome),
+    }
+}
+
+/// Whether a word can name a lab: it becomes a directory, a context and a host name's part.
+pub fn valid_name(name: &str) -> Result<(), StateError> {
+    let fits = (1..=32).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if fits { Ok(()) } else { Err(StateError::Name { name: name.to_owned() }) }
+}
+
+impl LabDir {
+    /// The places of lab `name`.
+    pub fn new(name: &str, state_dir: Option<&Path>) -> Result<Self, StateError> {
+        valid_name(name)?;
+        let owner = Owner::current();
+        let state = base(&owner, state_dir)?.join(name);
+        // A lab under another --state-dir is another lab: its sockets must not meet the first one's.
+        let runtime = runtime_base(&owner).join(socket_id(name, &state, state_dir.is_some()));
+        Ok(Self { name: name.to_owned(), owner, state, runtime })
+    }
+
+    /// Whether the lab was ever made.
+    pub fn exists(&self) -> bool {
+        self.state.join("lab.yaml").exists()
+    }
+
+    /// Makes both directories, private to the owner.
+    pub fn make(&self) -> Result<(), StateError> {
+        make_private(&self.state, &self.owner)?;
+        make_private(&self.runtime, &self.owner)
+    }
+
+    /// The user's kubeconfig for this lab.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.state.join("kubeconfig")
+    }
+
+    /// What the supervisor reads.
+    pub fn plan_file(&self) -> PathBuf {
+        self.state.join("plan.json")
+    }
+
+    /// What is writable in a host, laid out as in it (`hosts/control/etc/kubernetes/…`).
+    pub fn host(&self, host: &str) -> PathBuf {
+        self.state.join("hosts").join(host)
+    }
+
+    /// The log of a role: `logs/kubelet@node-1.log`, and `logs/kube-apiserver.log` in control.
+    pub fn log(&self, role: &str, host: &str) -> PathBuf {
+        let file = if host == "control" { format!("{role}.log") } else { format!("{role}@{host}.log") };
+        self.state.join("logs").join(file)
+    }
+
+    /// The supervisor's control socket.
+    pub fn control_socket(&self) -> PathBuf {
+        self.runtime.join("control.sock")
+    }
+
+    /// Waits until nobody else changes this lab; makes the directory when it is missing.
+    pub fn lock(&self) -> Result<Lock, StateError> {
+        loop {
+            make_private(&self.state, &self.owner)?;
+            let failed = |source| StateError::Lock { path: self.state.clone(), source };
+            let directory = match File::open(&self.state) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(failed)?,
+            };
+            let lock = Flock::lock(directory, FlockArg::LockExclusive)
+                .map_err(|(_, errno)| failed(errno.into()))?;
+            // `delete` may have removed the directory while we waited for it.
+            let held = lock.metadata().map_err(failed)?.ino();
+            if std::fs::metadata(&self.state).is_ok_and(|now| now.ino() == held) {
+                return Ok(Lock(lock));
+            }
+        }
+    }
+
+    /// For the keeper: says that the lab runs, for as long as the lock is held. None when it already does.
+    pub fn hold(&self) -> Result<Option<Lock>, StateError> {
+        let path = self.state.join("keeper.lock");
+        let failed = |source| StateError::Lock { path: path.clone(), source };
+        let mut how = OpenOptions::new();
+        let file = how.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        self.owner.adopt(&path).map_err(failed)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Lock(lock))),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(failed(errno.into())),
+        }
+    }
+
+    /// Whether a keeper holds this lab now.
+    pub fn is_running(&self) -> bool {
+        let Ok(file) = File::open(self.state.join("keeper.lock")) else { return false };
+        matches!(
+            Flock::lock(file, FlockArg::LockSharedNonblock),
+            Err((_, nix::errno::Errno::EWOULDBLOCK))
+        )
+    }
+
+    /// Writes a file of the lab in one step: readers see the old or the new, never half of it.
+    pub fn write(&self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), StateError> {
+        if let Some(parent) = path.parent() {
+            self.make_inside(parent)?;
+        }
+        write_whole(path, mode, bytes, &self.owner)
+            .map_err(|source| StateError::Write { path: path.to_owned(), source })
+    }
+
+    /// Makes a directory below the lab's, owned by the owner all the way.
+    fn make_inside(&self, dir: &Path) -> Result<(), StateError> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = dir.parent() {
+            self.make_inside(parent)?;
+        }
+        let failed = |source| StateError::Make { path: dir.to_owned(), source };
+        match DirBuilder::new().mode(0o755).create(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
+            _ => self.owner.adopt(dir).map_err(failed),
+        }
+    }
+}
+
+/// Writes beside and renames over.
+pub fn write_whole(path: &Path, mode: u32, bytes: &[u8], owner: &Owner) -> io::Result<()> {
+    use std::io::Write;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let beside = path.with_file_name(name);
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        owner.adopt(&beside)?;
+        std::fs::rename(&beside, path)
+    })();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
+}
+
+/// Where sockets go: XDG's runtime directory, else a private one under /tmp.
+fn runtime_base(owner: &Owner) -> PathBuf {
+    let uid = owner.uid;
+    let xdg = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let usual = PathBuf::from(format!("/run/user/{uid}"));
+    match xdg {
+        Some(dir) if !owner.through_sudo && dir.is_dir() => dir.join("minilab"),
+        _ if usual.is_dir() => usual.join("minilab"),
+        _ => PathBuf::from(format!("/tmp/minilab-{uid}")),
+    }
+}
+
+/// The socket directory's name: the lab's, and for a lab elsewhere a mark of where.
+fn socket_id(name: &str, state: &Path, elsewhere: bool) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    if !elsewhere {
+        return name.to_owned();
+    }
+    let mut hasher = DefaultHasher::new();
+    state.hash(&mut hasher);
+    format!("{name}.{:08x}", hasher.finish() as u32)
+}
+
+/// Makes a directory (and what is above it) that only the owner may enter.
+fn make_private(dir: &Path, owner: &Owner) -> Result<(), StateError> {
+    let failed = |source| StateError::Make { path: dir.to_owned(), source };
+    if let Some(parent) = dir.parent().filter(|parent| !parent.exists()) {
+        make_private(parent, owner)?;
+    }
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => owner.adopt(dir).map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let meta = std::fs::symlink_metadata(dir).map_err(failed)?;
+            let theirs = meta.uid() != owner.uid.as_raw() && meta.uid() != Uid::effective().as_raw();
+            if theirs || !meta.is_dir() {
+                return Err(StateError::Foreign { path: dir.to_owned() });
+            }
+            Ok(())
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lab_in(dir: &Path) -> LabDir {
+        LabDir::new("one", Some(dir)).unwrap()
+    }
+
+    #[test]
+    fn names_that_could_leave_the_directory_are_refused() {
+        for bad in ["", "..", "a/b", "A", "1a", "a-", "a b", &"a".repeat(33)] {
+            assert!(valid_name(bad).is_err(), "{bad:?}");
+        }
+        for good in ["minilab", "a", "lab-2"] {
+            assert!(valid_name(good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn the_directory_is_private() {
+        let temp = tempfile::tempdir().unwrap();
+        let lab = lab_in(temp.path());
+        let _lock = lab.lock().unwrap();
+        assert_eq!(std::fs::metadata(&lab.state).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_lab_runs_while_its_keeper_holds_it_and_no_second_keeper_may() {
+        let temp = tempfile::tempdir().unwrap();
+        let lab = lab_in(temp.path());
+        let _lock = lab.lock().unwrap();
+        assert!(!lab.is_running());
+        let held = lab.hold().unwrap();
+        assert!(held.is_some() && lab.is_running());
+        assert!(lab.hold().unwrap().is_none());
+        drop(held);
+        assert!(!lab.is_running());
+    }
+
+    #[test]
+    fn labs_of_one_name_in_two_places_have_their_own_sockets() {
+        let (one, two) = (lab_in(Path::new("/tmp/one")), lab_in(Path::new("/tmp/two")));
+        assert_ne!(one.control_socket(), two.control_socket());
+        assert!(one.control_socket().as_os_str().len() < 108);
+    }
+}
