@@ -15,7 +15,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Sends this process's log to standard error; `MINILAB_LOG` (error, warn, info, debug, trace) sets how much.
 pub fn to_stderr(_role: &str) {
-    let level = std::env::var("MINILAB_LOG").ok().and_then(|text| text.parse::<Level>().ok()).unwrap_or(Level::INFO);
+    let level =
+        std::env::var("MINILAB_LOG").ok().and_then(|text| text.parse::<Level>().ok()).unwrap_or(Level::INFO);
     let ours = tracing_subscriber::filter::Targets::new()
         .with_default(level.min(Level::WARN))
         .with_target("minilab", level);

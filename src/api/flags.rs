@@ -13,7 +13,8 @@ pub fn sift(argv: Vec<String>, unimplemented: &[&str]) -> (Vec<String>, Vec<Stri
     while let Some(word) = words.next() {
         let body = word.trim_start_matches('-');
         let name = body.split('=').next().unwrap_or_default();
-        let known = unimplemented.iter().find(|flag| word.starts_with('-') && flag.trim_end_matches('=') == name);
+        let known =
+            unimplemented.iter().find(|flag| word.starts_with('-') && flag.trim_end_matches('=') == name);
         match known {
             None => kept.push(word),
             Some(flag) => {

@@ -2,4 +2,6 @@
 #![allow(unsafe_code, reason = "system calls have no safe form; every block says why it is sound")]
 
 pub mod inherit;
+pub mod namespace;
+pub mod netlink;
 pub mod process;
