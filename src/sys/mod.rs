@@ -4,4 +4,5 @@
 pub mod inherit;
 pub mod namespace;
 pub mod netlink;
+pub mod nft;
 pub mod process;
