@@ -2,6 +2,7 @@
 //!
 //! A request's way: TLS → request info → authentication → audit → authorization → admission → handler → store.
 
+pub mod registry;
 pub mod request;
 pub mod user;
 
