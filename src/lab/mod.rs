@@ -3,6 +3,8 @@
 pub mod init;
 pub mod keeper;
 pub mod kubeadm;
+pub mod paths;
 pub mod plan;
+pub mod spec;
 pub mod state;
 pub mod supervisor;

@@ -5,12 +5,23 @@
 //! in from the lab's material. It stands for what an administrator and kubeadm together decide for a real
 //! cluster. The supervisor reads it as `plan.json` from the lab's directory.
 
+mod build;
+mod control;
+mod manifest;
+mod node;
+mod objects;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use build::{
+    API_PORT, BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_SERVICE, KUBERNETES_VERSION, endpoint, node_name, plan,
+};
+pub use control::KUBEADM_CONFIG;
 
 /// A whole lab.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,7 +88,7 @@ pub struct PlannedFile {
 pub enum Contents {
     /// These bytes.
     Text(String),
-    /// This text with `${bootstrap-token}` replaced by the lab's.
+    /// This text with `${bootstrap-token}` and `${static-token}` replaced by the lab's.
     Template(String),
     /// PEM of the certificate of that name (`apiserver`, `ca`, …).
     Certificate(String),
@@ -120,6 +131,11 @@ pub enum Credential {
     Certificate(String),
     /// The lab's bootstrap token.
     BootstrapToken,
+    /// One powerful token that every node shares.
+    ///
+    /// # Warning
+    /// Whoever reads it on one node is every node, and more. The safe sibling is TLS bootstrapping.
+    StaticToken,
 }
 
 /// One role on one host.

@@ -1,0 +1,288 @@
+//! Who talks to whom, and how each of those ways can be set: THE table the rest of the program reads.
+//!
+//! A **path** is a set of named **settings**; a setting has a **mode**. The table is data ([`table`]);
+//! [`Settings`] is a choice of one mode for each. What a choice means in files, flags and objects is
+//! decided in [`super::plan`], and nowhere else does the program ask whether something is insecure.
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use table::PATHS;
+
+/// How a setting is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// An attacker where the setting's stand is gets in.
+    Insecure,
+    /// What real clusters ship: better than nothing, short of hardened.
+    Partial,
+    /// The attack is turned away.
+    Hardened,
+}
+
+/// Which end of the cluster calls the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Direction {
+    #[serde(rename = "node to control plane")]
+    NodeToControlPlane,
+    #[serde(rename = "within the control plane")]
+    WithinControlPlane,
+    #[serde(rename = "control plane to node")]
+    ControlPlaneToNode,
+}
+
+/// Where the attacker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stand {
+    /// On the untrusted network between the sites.
+    Wire,
+    /// Root on node-1.
+    Node,
+    /// In a pod.
+    Pod,
+    /// A user with limited RBAC.
+    User,
+    /// Holding a leaked file.
+    Leak,
+    /// Nowhere of its own: the setting only makes another one work.
+    Nowhere,
+}
+
+/// One way between two parts.
+#[derive(Debug)]
+pub struct PathInfo {
+    pub name: &'static str,
+    pub direction: Direction,
+    /// What is at stake, in one sentence.
+    pub protects: &'static str,
+    pub settings: &'static [SettingInfo],
+}
+
+/// One thing that can be set about a path.
+#[derive(Debug)]
+pub struct SettingInfo {
+    pub id: Setting,
+    /// The part after the dot.
+    pub name: &'static str,
+    pub insecure: &'static str,
+    pub hardened: &'static str,
+    /// kubeadm 1.36's value.
+    pub real: Mode,
+    /// What bare command lines give.
+    pub bare: Mode,
+    pub attack: &'static str,
+    pub stands: &'static [Stand],
+    pub compromised: &'static str,
+    pub defeated: &'static str,
+    pub flags: &'static [FlagInfo],
+    /// The plan decides this setting today; else it waits for the part that carries it.
+    pub planned: bool,
+}
+
+/// A flag, file field or object that carries a setting.
+#[derive(Debug, Serialize)]
+pub struct FlagInfo {
+    pub role: &'static str,
+    pub flag: &'static str,
+    pub insecure: &'static str,
+    pub hardened: &'static str,
+}
+
+/// Every setting by name, so that a misspelt one does not compile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Setting {
+    NodeCa,
+    NodeCredential,
+    NodeRestriction,
+    NodeJoin,
+    PodCa,
+    PodToken,
+    PodRbac,
+    PodExternalIps,
+    ComponentsCa,
+    ComponentsIdentity,
+    ComponentsPorts,
+    AccessAuthorization,
+    AccessAnonymous,
+    ToKubeletCa,
+    ToKubeletServing,
+    ToKubeletApproval,
+    KubeletAuthentication,
+    KubeletAuthorization,
+    KubeletReadOnlyPort,
+    KubeletGrants,
+    ProxyTransport,
+    ProxyGrants,
+    EgressTunnel,
+    EgressAgent,
+    EgressSshHostKey,
+}
+
+/// A named choice of modes for every setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// kubeadm 1.36, value by value.
+    #[default]
+    Default,
+    /// What the bare command lines give.
+    Flags,
+    /// Everything open.
+    Insecure,
+    /// Everything closed.
+    Hardened,
+}
+
+/// One mode for every setting: a profile and what departs from it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    profile: Profile,
+    changes: BTreeMap<Setting, Mode>,
+}
+
+/// A name that is in no table.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no setting {0:?}; `minilab paths` lists them")]
+pub struct UnknownSetting(String);
+
+impl Settings {
+    /// A profile as it is.
+    pub fn of(profile: Profile) -> Self {
+        Self { profile, changes: BTreeMap::new() }
+    }
+
+    /// A profile and its departures by name (`kubelet-access.read-only-port`).
+    pub fn with(profile: Profile, changes: &BTreeMap<String, Mode>) -> Result<Self, UnknownSetting> {
+        let mut settings = Self::of(profile);
+        for (name, mode) in changes {
+            settings.changes.insert(find(name)?.1.id, *mode);
+        }
+        Ok(settings)
+    }
+
+    /// Departs from the profile in one setting.
+    pub fn set(mut self, setting: Setting, mode: Mode) -> Self {
+        self.changes.insert(setting, mode);
+        self
+    }
+
+    /// The mode of a setting.
+    pub fn mode(&self, setting: Setting) -> Mode {
+        self.changes.get(&setting).copied().unwrap_or_else(|| in_profile(self.profile, info(setting)))
+    }
+
+    /// Whether a setting is fully hardened.
+    pub fn hardened(&self, setting: Setting) -> bool {
+        self.mode(setting) == Mode::Hardened
+    }
+
+    /// Whether a setting is wide open.
+    pub fn insecure(&self, setting: Setting) -> bool {
+        self.mode(setting) == Mode::Insecure
+    }
+
+    /// The settings chosen away from kubeadm's value whose part is not there yet.
+    pub fn unplanned(&self) -> Vec<String> {
+        let waiting = |(path, setting): &(&PathInfo, &SettingInfo)| {
+            !setting.planned && self.mode(setting.id) != setting.real && !path.name.is_empty()
+        };
+        rows().filter(waiting).map(|(path, setting)| format!("{}.{}", path.name, setting.name)).collect()
+    }
+}
+
+/// What a profile says about a setting.
+fn in_profile(profile: Profile, setting: &SettingInfo) -> Mode {
+    match profile {
+        Profile::Default => setting.real,
+        Profile::Flags => setting.bare,
+        Profile::Insecure => Mode::Insecure,
+        Profile::Hardened => Mode::Hardened,
+    }
+}
+
+/// Every setting with its path, in the table's order.
+pub fn rows() -> impl Iterator<Item = (&'static PathInfo, &'static SettingInfo)> {
+    PATHS.iter().flat_map(|path| path.settings.iter().map(move |setting| (path, setting)))
+}
+
+/// The row of a setting.
+pub fn info(setting: Setting) -> &'static SettingInfo {
+    rows().map(|(_, row)| row).find(|row| row.id == setting).expect("a test finds every setting in the table")
+}
+
+/// The row named `path.setting`.
+pub fn find(name: &str) -> Result<(&'static PathInfo, &'static SettingInfo), UnknownSetting> {
+    rows()
+        .find(|(path, row)| name.strip_prefix(path.name).and_then(|rest| rest.strip_prefix('.')) == Some(row.name))
+        .ok_or_else(|| UnknownSetting(name.to_owned()))
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Insecure => "insecure",
+            Self::Partial => "partial",
+            Self::Hardened => "hardened",
+        })
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::Flags => "flags",
+            Self::Insecure => "insecure",
+            Self::Hardened => "hardened",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_setting_is_in_the_table_once() {
+        let ids: Vec<Setting> = rows().map(|(_, row)| row.id).collect();
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
+        // The last variant, counted from zero.
+        assert_eq!(ids.len(), Setting::EgressSshHostKey as usize + 1);
+    }
+
+    #[test]
+    fn the_default_profile_is_kubeadms_and_the_ends_are_the_ends() {
+        let default = Settings::of(Profile::Default);
+        assert_eq!(default.mode(Setting::ToKubeletCa), Mode::Insecure);
+        assert_eq!(default.mode(Setting::NodeCa), Mode::Hardened);
+        assert_eq!(Settings::of(Profile::Flags).mode(Setting::KubeletAuthentication), Mode::Insecure);
+        assert!(rows().all(|(_, row)| Settings::of(Profile::Hardened).hardened(row.id)));
+        assert!(rows().all(|(_, row)| Settings::of(Profile::Insecure).insecure(row.id)));
+    }
+
+    #[test]
+    fn bare_command_lines_are_never_safer_than_kubeadm() {
+        let rank = |mode| match mode {
+            Mode::Insecure => 0,
+            Mode::Partial => 1,
+            Mode::Hardened => 2,
+        };
+        assert!(rows().all(|(_, row)| rank(row.bare) <= rank(row.real)));
+    }
+
+    #[test]
+    fn a_departure_is_found_by_its_name_and_a_misspelt_one_is_refused() {
+        let changes = BTreeMap::from([("kubelet-access.read-only-port".to_owned(), Mode::Insecure)]);
+        let settings = Settings::with(Profile::Default, &changes).unwrap();
+        assert!(settings.insecure(Setting::KubeletReadOnlyPort));
+        let changes = BTreeMap::from([("kubelet-access.port".to_owned(), Mode::Insecure)]);
+        assert!(Settings::with(Profile::Default, &changes).is_err());
+    }
+}

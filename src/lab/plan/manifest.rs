@@ -1,0 +1,70 @@
+//! Static-pod manifests as kubeadm writes them, for the three parts of the control plane.
+//!
+//! Only `command` has an effect here (a role is started from it); the rest is what an administrator and
+//! a CIS checker expect to find. There is no image to pull: the image names the lab's own binary.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// One part of the control plane.
+pub struct StaticPod<'a> {
+    pub name: &'a str,
+    /// The flags after the component's name; kubeadm sorts them.
+    pub flags: Vec<String>,
+    pub cpu: &'a str,
+    pub probe: Probe<'a>,
+    /// Shown as kubeadm's annotation of that name.
+    pub advertised: Option<SocketAddr>,
+}
+
+/// Where a component says how it is.
+pub struct Probe<'a> {
+    pub host: Ipv4Addr,
+    pub port: u16,
+    pub live: &'a str,
+    pub ready: &'a str,
+}
+
+impl StaticPod<'_> {
+    /// The manifest's YAML.
+    pub fn to_yaml(&self) -> String {
+        let Self { name, cpu, probe, .. } = self;
+        let mut flags = self.flags.clone();
+        flags.sort();
+        let command: String =
+            std::iter::once((*name).to_owned()).chain(flags).map(|word| format!("    - {word}\n")).collect();
+        let annotation = self.advertised.map_or_else(String::new, |at| {
+            format!("  annotations:\n    kubeadm.kubernetes.io/{name}.advertise-address.endpoint: {at}\n")
+        });
+        let (live, ready) = (probe.check("livenessProbe", probe.live, 8, 10), probe.readiness());
+        let startup = probe.check("startupProbe", probe.live, 24, 10);
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n{annotation}  labels:\n    component: {name}\n    \
+             tier: control-plane\n  name: {name}\n  namespace: kube-system\nspec:\n  containers:\n  - command:\n\
+             {command}    image: minilab/{name}:{version}\n    imagePullPolicy: IfNotPresent\n{live}    \
+             name: {name}\n    ports:\n    - containerPort: {port}\n      name: probe-port\n      \
+             protocol: TCP\n{ready}    resources:\n      requests:\n        cpu: {cpu}\n{startup}    \
+             volumeMounts:\n    - mountPath: /etc/kubernetes\n      name: k8s-certs\n      readOnly: true\n  \
+             hostNetwork: true\n  priority: 2000001000\n  priorityClassName: system-node-critical\n  \
+             securityContext:\n    seccompProfile:\n      type: RuntimeDefault\n  volumes:\n  - hostPath:\n      \
+             path: /etc/kubernetes\n      type: DirectoryOrCreate\n    name: k8s-certs\nstatus: {{}}\n",
+            version = super::KUBERNETES_VERSION,
+            port = probe.port,
+        )
+    }
+}
+
+impl Probe<'_> {
+    fn readiness(&self) -> String {
+        self.check("readinessProbe", self.ready, 3, 1)
+    }
+
+    fn check(&self, field: &str, path: &str, failures: u8, period: u8) -> String {
+        let delay = if field == "readinessProbe" { "" } else { "      initialDelaySeconds: 10\n" };
+        format!(
+            "    {field}:\n      failureThreshold: {failures}\n      httpGet:\n        host: {}\n        \
+             path: {path}\n        port: probe-port\n        scheme: HTTPS\n{delay}      \
+             periodSeconds: {period}\n      timeoutSeconds: 15\n",
+            self.host
+        )
+    }
+}

@@ -1,0 +1,105 @@
+//! API objects the settings ask for: grants no cluster should have, and the accounts they are given to.
+//!
+//! What kubeadm itself puts into every cluster is the kubeadm role's; here is only what a setting owns.
+
+use serde_json::{Value, json};
+
+use crate::lab::paths::{Setting, Settings};
+
+/// The namespace of the lab's own accounts.
+const NAMESPACE: &str = "minilab-system";
+
+/// The objects of these settings, in the order they are to be created.
+pub fn asked_for(settings: &Settings) -> Vec<Value> {
+    let mut objects = vec![
+        labelled(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})),
+        account("monitoring"),
+        monitoring_role(settings),
+        binding("minilab:monitoring", "minilab:monitoring", subject_account("monitoring")),
+    ];
+    let legacy = settings.insecure(Setting::PodToken);
+    let admin = settings.insecure(Setting::PodRbac);
+    if legacy || admin {
+        objects.push(account("phone-home"));
+    }
+    if legacy {
+        objects.push(legacy_token());
+    }
+    if admin {
+        objects.push(binding("minilab:phone-home", "cluster-admin", subject_account("phone-home")));
+    }
+    if settings.insecure(Setting::AccessAnonymous) {
+        objects.push(binding("minilab:anonymous", "cluster-admin", subject_group("system:unauthenticated")));
+    }
+    if settings.insecure(Setting::NodeRestriction) {
+        objects.push(binding("minilab:nodes", "system:node", subject_group("system:nodes")));
+    }
+    objects
+}
+
+/// What a monitoring stack is given out of habit, or what it needs.
+fn monitoring_role(settings: &Settings) -> Value {
+    let resources = match settings.hardened(Setting::KubeletGrants) {
+        true => json!([
+            "nodes/configz",
+            "nodes/healthz",
+            "nodes/log",
+            "nodes/metrics",
+            "nodes/pods",
+            "nodes/stats"
+        ]),
+        false => json!(["nodes/proxy"]),
+    };
+    labelled(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "minilab:monitoring"},
+        "rules": [{"apiGroups": [""], "resources": resources, "verbs": ["get"]}],
+    }))
+}
+
+fn account(name: &str) -> Value {
+    labelled(json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+    }))
+}
+
+/// A token that never ends, as every account had before v1.24.
+fn legacy_token() -> Value {
+    labelled(json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/service-account-token",
+        "metadata": {
+            "name": "phone-home-token",
+            "namespace": NAMESPACE,
+            "annotations": {"kubernetes.io/service-account.name": "phone-home"},
+        },
+    }))
+}
+
+fn binding(name: &str, role: &str, subject: Value) -> Value {
+    labelled(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [subject],
+    }))
+}
+
+fn subject_account(name: &str) -> Value {
+    json!({"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE})
+}
+
+fn subject_group(name: &str) -> Value {
+    json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name})
+}
+
+/// Says whose object it is, so that `kubectl get -l` finds all of them.
+fn labelled(mut object: Value) -> Value {
+    object["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "minilab"});
+    object
+}
