@@ -1,1 +1,34 @@
-//! What every role that talks to the API server shares: a client from a kubeconfig, reconnection, events, delegated authentication and authorization.
+//! What every role that talks to the API server shares: a client from a kubeconfig, reconnection, events,
+//! delegated authentication and authorization.
+//!
+//! client-go's place in upstream. The typed API is kube-rs'; the connection below it is ours, so that
+//! silence is noticed within seconds and rotated credentials are picked up.
+
+mod backoff;
+mod connect;
+pub mod delegated;
+pub mod events;
+mod kubeconfig;
+
+pub use backoff::Backoff;
+pub use connect::{from_kubeconfig, from_parts};
+pub use kubeconfig::{Access, Kubeconfig};
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("read kubeconfig {path}")]
+    ReadKubeconfig { path: String, source: std::io::Error },
+    #[error("parse kubeconfig {path}")]
+    ParseKubeconfig { path: String, source: serde_yaml_ng::Error },
+    #[error("kubeconfig {path}: {problem}")]
+    Kubeconfig { path: String, problem: String },
+    #[error("read {path}")]
+    ReadFile { path: String, source: std::io::Error },
+    #[error("{what} is not base64")]
+    Base64 { what: &'static str },
+    #[error("set up TLS to the API server")]
+    Tls(#[from] crate::net::NetError),
+    #[error("{0:?} is not a server address")]
+    Server(String),
+}

@@ -1,1 +1,30 @@
 //! Every socket and every TLS decision: listeners, dialling, verification choices by name.
+//!
+//! No other module opens a TCP socket of the cluster or decides whom to trust. What accepts anything
+//! lives in `danger` and is named so where it is used.
+
+mod danger;
+mod dial;
+mod go_text;
+mod listen;
+mod serve;
+mod tls;
+
+pub use dial::{BoxStream, Dial, DialError, Direct, Dialing, TlsDialer};
+pub use go_text::{go_text, io_text, tls_text};
+pub use listen::{bind, inherit, tune};
+pub use serve::{Peer, Server};
+pub use tls::{Identity, Protocols, ServingCert, Verify, client_config, client_config_with};
+
+/// What can go wrong before a connection exists.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    #[error("bind {address}")]
+    Bind { address: String, source: std::io::Error },
+    #[error("use an inherited listener")]
+    Inherit(#[source] std::io::Error),
+    #[error("load a certificate or key")]
+    Material(#[from] crate::pki::PkiError),
+    #[error("set up TLS")]
+    Tls(#[from] rustls::Error),
+}

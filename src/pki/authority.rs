@@ -133,6 +133,7 @@ impl Authority {
     /// Subject and all SANs are copied from the request; usages come from the CertificateSigningRequest
     /// object (`client auth`, `digital signature`, …), never from the request itself.
     pub fn sign_request(&self, csr_pem: &str, validity: Duration, usages: &[&str]) -> Result<String, PkiError> {
+        one_organization(&super::Request::from_pem(csr_pem)?.orgs)?;
         let mut csr = rcgen::CertificateSigningRequestParams::from_pem(csr_pem)
             .map_err(|error| PkiError::Request(error.to_string()))?;
         let params = &mut csr.params;
@@ -163,6 +164,7 @@ pub fn self_signed_serving(hostname: &str) -> Result<Issued, PkiError> {
 
 /// What every certificate of ours has: a subject, a random serial, the authority's key identifier.
 fn skeleton(cn: &str, orgs: &[String]) -> Result<CertificateParams, PkiError> {
+    one_organization(orgs)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = subject(cn, orgs);
     params.serial_number = Some(serial()?);
@@ -170,7 +172,15 @@ fn skeleton(cn: &str, orgs: &[String]) -> Result<CertificateParams, PkiError> {
     Ok(params)
 }
 
-/// Organizations first, then the common name, as Go writes a subject.
+/// rcgen's names hold one value a type; a second organization would silently be lost, and with it a group.
+pub(super) fn one_organization(orgs: &[String]) -> Result<(), PkiError> {
+    match orgs.len() {
+        0 | 1 => Ok(()),
+        _ => Err(PkiError::Request("more than one organization in a subject is not supported".into())),
+    }
+}
+
+/// The organization first, then the common name, as Go writes a subject.
 pub(super) fn subject(cn: &str, orgs: &[String]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     for org in orgs {
@@ -252,10 +262,10 @@ mod tests {
     fn an_authority_read_back_signs_for_the_same_clients() {
         let ca = Authority::new("kubernetes").unwrap();
         let again = Authority::from_pem(ca.cert_pem(), ca.key_pem()).unwrap();
-        let leaf = again.issue(&LeafSpec::client("someone", &["a", "b"])).unwrap();
+        let leaf = again.issue(&LeafSpec::client("someone", &["devs"])).unwrap();
         let roots = crate::pki::ClientRoots::from_pem(ca.cert_pem().as_bytes()).unwrap();
         let subject = roots.verify(&crate::pki::certificates(leaf.cert_pem.as_bytes()).unwrap()).unwrap();
-        assert_eq!((subject.cn.as_str(), subject.orgs), ("someone", vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!((subject.cn.as_str(), subject.orgs.join(",")), ("someone", "devs".to_owned()));
     }
 
     #[test]
@@ -269,6 +279,12 @@ mod tests {
         assert_eq!((facts.dns.as_slice(), facts.ips.as_slice()), (&["node-1".to_owned()][..], &[ip][..]));
         assert_eq!(facts.extended_usages, ["client auth"]);
         assert_eq!(facts.not_after - facts.not_before, DAY.as_secs() * 365);
+    }
+
+    #[test]
+    fn a_second_organization_is_refused_rather_than_lost() {
+        let ca = Authority::new("kubernetes").unwrap();
+        assert!(ca.issue(&LeafSpec::client("someone", &["a", "b"])).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
-use super::authority::{names, subject};
+use super::authority::{names, one_organization, subject};
 use super::inspect::{address, attributes};
 use super::{PkiError, pem};
 
@@ -31,6 +31,7 @@ pub fn request_with_key(
 
 fn build(key: &KeyPair, cn: &str, orgs: &[&str], dns: &[&str], ips: &[IpAddr]) -> Result<String, PkiError> {
     let owned = |list: &[&str]| list.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>();
+    one_organization(&owned(orgs))?;
     let mut params = CertificateParams::default();
     params.distinguished_name = subject(cn, &owned(orgs));
     params.subject_alt_names = names(&owned(dns), ips)?;

@@ -1,0 +1,111 @@
+//! Outgoing connections. Who dials decides the road: directly here, through a tunnel elsewhere.
+
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::go_text::io_text;
+use super::listen::tune;
+
+/// Go's dialers give up after this long.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// And its TLS handshakes after this.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection, however it was made.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+pub type BoxStream = Box<dyn Stream>;
+pub type Dialing<'a> = Pin<Box<dyn Future<Output = Result<BoxStream, DialError>> + Send + 'a>>;
+
+/// A road to an address. The API server knows only this; direct and tunnels implement it.
+pub trait Dial: Send + Sync {
+    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialing<'a>;
+}
+
+/// Why no connection came about, in Go's words.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("dial tcp {address}: {}", io_text(source))]
+    Connect { address: String, source: io::Error },
+    #[error("dial tcp: lookup {host}: no such host")]
+    Lookup { host: String, source: io::Error },
+    #[error("{}", io_text(source))]
+    Handshake { source: io::Error },
+    #[error("net/http: TLS handshake timeout")]
+    HandshakeTimeout,
+    #[error("{0:?} is no name a certificate could have")]
+    Name(String),
+    /// A tunnel's own refusal.
+    #[error("{0}")]
+    Tunnel(String),
+}
+
+/// Straight through this network namespace.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Direct;
+
+impl Dial for Direct {
+    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialing<'a> {
+        Box::pin(async move { Ok(Box::new(connect(host, port).await?) as BoxStream) })
+    }
+}
+
+/// A tuned TCP connection.
+pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, DialError> {
+    let ip = match host.parse::<IpAddr>() {
+        Ok(ip) => ip,
+        Err(_) => lookup(host).await?,
+    };
+    let address = std::net::SocketAddr::new(ip, port);
+    let failed = |source| DialError::Connect { address: address.to_string(), source };
+    let stream = match timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(outcome) => outcome.map_err(failed)?,
+        Err(_) => return Err(failed(io::ErrorKind::TimedOut.into())),
+    };
+    tune(&stream);
+    Ok(stream)
+}
+
+async fn lookup(host: &str) -> Result<IpAddr, DialError> {
+    let unknown = |source| DialError::Lookup { host: host.into(), source };
+    let mut found = tokio::net::lookup_host((host, 0)).await.map_err(unknown)?;
+    found.next().map(|address| address.ip()).ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))
+}
+
+/// TLS over a road; the peer is verified as the configuration says, under the name given.
+#[derive(Clone)]
+pub struct TlsDialer {
+    pub road: Arc<dyn Dial>,
+    pub config: Arc<ClientConfig>,
+}
+
+impl TlsDialer {
+    /// Connects to `host:port`, and checks the certificate for `name` (`tls-server-name`) or else for `host`.
+    pub async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+        name: Option<&str>,
+    ) -> Result<TlsStream<BoxStream>, DialError> {
+        let stream = self.road.dial(host, port).await?;
+        let name = name.unwrap_or(host);
+        let server = ServerName::try_from(name.to_owned()).map_err(|_| DialError::Name(name.into()))?;
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        match timeout(HANDSHAKE_TIMEOUT, connector.connect(server, stream)).await {
+            Ok(outcome) => outcome.map_err(|source| DialError::Handshake { source }),
+            Err(_) => Err(DialError::HandshakeTimeout),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Listeners and what every accepted or dialled socket of ours has.
+
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsFd;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::NetError;
+
+/// Silence on a connection is noticed after this many milliseconds.
+const USER_TIMEOUT_MS: u32 = 3000;
+
+/// Listens on an address of this network namespace.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, NetError> {
+    let failed = |source| NetError::Bind { address: address.to_string(), source };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+/// Takes over a listener made elsewhere; its backlog, with whoever waits in it, comes along.
+pub fn inherit(listener: StdListener) -> Result<TcpListener, NetError> {
+    listener.set_nonblocking(true).map_err(NetError::Inherit)?;
+    TcpListener::from_std(listener).map_err(NetError::Inherit)
+}
+
+/// No Nagle (an answer never waits for an acknowledgement), keepalive probes, and an end to silence.
+pub fn tune(stream: &TcpStream) {
+    // A socket whose peer has already gone refuses these; its next read says so.
+    let _ = stream.set_nodelay(true);
+    let fd = stream.as_fd();
+    let _ = setsockopt(&fd, sockopt::KeepAlive, &true);
+    let _ = setsockopt(&fd, sockopt::TcpKeepIdle, &5);
+    let _ = setsockopt(&fd, sockopt::TcpKeepInterval, &1);
+    let _ = setsockopt(&fd, sockopt::TcpKeepCount, &3);
+    let _ = setsockopt(&fd, sockopt::TcpUserTimeout, &USER_TIMEOUT_MS);
+}
