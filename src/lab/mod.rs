@@ -1,8 +1,11 @@
 //! The lab as a whole: what it is made of, how it is set up, held together and taken away.
 
+pub mod files;
 pub mod init;
 pub mod keeper;
 pub mod kubeadm;
+pub mod kubeconfig;
+pub mod material;
 pub mod paths;
 pub mod plan;
 pub mod spec;

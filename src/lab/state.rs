@@ -208,7 +208,7 @@ impl LabDir {
     }
 
     /// Makes a directory below the lab's, owned by the owner all the way.
-    fn make_inside(&self, dir: &Path) -> Result<(), StateError> {
+    pub fn make_inside(&self, dir: &Path) -> Result<(), StateError> {
         if dir.is_dir() {
             return Ok(());
         }

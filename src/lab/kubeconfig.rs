@@ -1,0 +1,406 @@
+//! Kubeconfigs: those inside the lab, and the user's own, merged by kind's rules.
+//!
+//! A file is edited as a YAML tree, so that stanzas and fields this program does not know stay as they
+//! are. The first file of `$KUBECONFIG` that exists gets a new stanza; one that is already there is changed
+//! where it is. A lock file beside it (client-go's `FILE.lock`) keeps other tools out meanwhile.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
+use super::material::Material;
+use super::plan::{Credential, Kubeconfig, Trust};
+use super::state::{Owner, write_whole};
+
+/// What can go wrong with a kubeconfig.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeconfigError {
+    #[error("the lab has no certificate {name:?}")]
+    Material { name: String },
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is not a kubeconfig; it was left as it is")]
+    Parse { path: PathBuf, source: Option<serde_yaml_ng::Error> },
+    #[error("cannot write {path}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{path} is there since another program edits the kubeconfig; if none does, remove it")]
+    Locked { path: PathBuf },
+    #[error("cannot tell where the kubeconfig is: set KUBECONFIG or HOME")]
+    NoHome,
+}
+
+/// One cluster, user and context: what a kubeconfig is made of.
+pub struct Entry<'a> {
+    pub cluster: &'a str,
+    pub user: &'a str,
+    pub context: &'a str,
+    cluster_body: Value,
+    user_body: Value,
+}
+
+/// A kubeconfig as kubeadm writes it for a part of the lab.
+pub fn inside(file: &Kubeconfig, material: &Material) -> Result<String, KubeconfigError> {
+    let context = format!("{}@kubernetes", file.user);
+    let entry = Entry {
+        cluster: "kubernetes",
+        user: &file.user,
+        context: &context,
+        cluster_body: cluster(&file.server, file.trust, material)?,
+        user_body: user(&file.credential, material)?,
+    };
+    Ok(yaml(&entry.alone()))
+}
+
+/// The user's way in: context `minilab-NAME` on the machine's loopback, as kubeadm's administrator.
+pub fn outside<'a>(context: &'a str, port: u16, material: &Material) -> Result<Entry<'a>, KubeconfigError> {
+    let server = format!("https://127.0.0.1:{port}");
+    let (cluster, user) = (
+        cluster(&server, Trust::ClusterCa, material)?,
+        user(&Credential::Certificate("admin".into()), material)?,
+    );
+    Ok(Entry { cluster: context, user: context, context, cluster_body: cluster, user_body: user })
+}
+
+fn cluster(server: &str, trust: Trust, material: &Material) -> Result<Value, KubeconfigError> {
+    Ok(match trust {
+        Trust::Skipped => json!({"insecure-skip-tls-verify": true, "server": server}),
+        Trust::ClusterCa => {
+            let ca = material.certificate("ca").ok_or_else(|| missing("ca"))?;
+            json!({"certificate-authority-data": BASE64_STANDARD.encode(ca), "server": server})
+        }
+    })
+}
+
+fn user(credential: &Credential, material: &Material) -> Result<Value, KubeconfigError> {
+    Ok(match credential {
+        Credential::BootstrapToken => json!({"token": material.bootstrap_token()}),
+        Credential::StaticToken => json!({"token": material.static_token()}),
+        Credential::Certificate(name) => {
+            let (certificate, key) =
+                material.certificate(name).zip(material.key(name)).ok_or_else(|| missing(name))?;
+            json!({
+                "client-certificate-data": BASE64_STANDARD.encode(certificate),
+                "client-key-data": BASE64_STANDARD.encode(key),
+            })
+        }
+    })
+}
+
+fn missing(name: &str) -> KubeconfigError {
+    KubeconfigError::Material { name: name.to_owned() }
+}
+
+fn yaml(value: &Value) -> String {
+    serde_yaml_ng::to_string(value).expect("a JSON tree has a YAML form")
+}
+
+impl Entry<'_> {
+    /// A kubeconfig with nothing else in it.
+    pub fn alone(&self) -> Value {
+        let mut file = json!({"apiVersion": "v1", "kind": "Config", "preferences": {}});
+        self.put_into(&mut file);
+        file["current-context"] = json!(self.context);
+        file
+    }
+
+    /// The text of [`Self::alone`].
+    pub fn to_yaml(&self) -> String {
+        yaml(&self.alone())
+    }
+
+    /// Adds or replaces the three stanzas of this entry.
+    fn put_into(&self, file: &mut Value) {
+        put(file, "clusters", self.cluster, "cluster", self.cluster_body.clone());
+        put(file, "users", self.user, "user", self.user_body.clone());
+        let context = json!({"cluster": self.cluster, "user": self.user});
+        put(file, "contexts", self.context, "context", context);
+    }
+}
+
+fn put(file: &mut Value, list: &str, name: &str, field: &str, body: Value) {
+    if !file[list].is_array() {
+        file[list] = json!([]);
+    }
+    let stanza = json!({"name": name, field: body});
+    let Some(list) = file[list].as_array_mut() else { return };
+    match list.iter_mut().find(|stanza| stanza["name"] == name) {
+        Some(there) => *there = stanza,
+        None => list.push(stanza),
+    }
+}
+
+/// Takes the stanzas of that name out; says whether any was there.
+fn take_out(file: &mut Value, name: &str) -> bool {
+    let mut found = false;
+    for list in ["clusters", "users", "contexts"] {
+        if let Some(list) = file[list].as_array_mut() {
+            let before = list.len();
+            list.retain(|stanza| stanza["name"] != name);
+            found |= list.len() != before;
+        }
+    }
+    found
+}
+
+/// The user's kubeconfig: `--kubeconfig` alone, else the files of `$KUBECONFIG`, else `~/.kube/config`.
+pub struct UserFiles {
+    files: Vec<PathBuf>,
+    owner: Owner,
+}
+
+impl UserFiles {
+    /// Finds them for the lab's owner.
+    pub fn find(owner: &Owner, asked: Option<&Path>) -> Result<Self, KubeconfigError> {
+        let listed = std::env::var_os("KUBECONFIG").unwrap_or_default();
+        let files: Vec<PathBuf> = match asked {
+            Some(file) => vec![file.to_owned()],
+            None => std::env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty()).collect(),
+        };
+        let files = match (files.is_empty(), &owner.home) {
+            (false, _) => files,
+            (true, Some(home)) => vec![home.join(".kube/config")],
+            (true, None) => return Err(KubeconfigError::NoHome),
+        };
+        Ok(Self { files, owner: owner.clone() })
+    }
+
+    /// Adds the entry and makes it current; answers the file it is in and the context it takes over from.
+    pub fn merge(&self, entry: &Entry<'_>) -> Result<(PathBuf, Option<String>), KubeconfigError> {
+        let mut previous = None;
+        for path in &self.files {
+            let current = read(path)?["current-context"].as_str().map(str::to_owned);
+            if let Some(context) = current.filter(|context| !context.is_empty()) {
+                previous.get_or_insert(context);
+            }
+        }
+        let target = self.target(entry.context)?.clone();
+        self.edit(&target, |file| {
+            entry.put_into(file);
+            true
+        })?;
+        self.switch(entry.context)?;
+        Ok((target, previous.filter(|context| context != entry.context)))
+    }
+
+    /// Makes a context current, in the file that says which one is (else the first that is there).
+    pub fn switch(&self, context: &str) -> Result<(), KubeconfigError> {
+        let mut says = None;
+        for path in &self.files {
+            if read(path)?["current-context"].as_str().is_some_and(|context| !context.is_empty()) {
+                says = Some(path);
+                break;
+            }
+        }
+        let target = match says {
+            Some(path) => path,
+            None => self.target(context)?,
+        };
+        self.edit(&target.clone(), |file| {
+            file["current-context"] = json!(context);
+            true
+        })
+    }
+
+    /// Gives the current context back when it is still ours; says whether it was.
+    pub fn give_back(&self, ours: &str, previous: Option<&str>) -> Result<bool, KubeconfigError> {
+        let previous = match previous {
+            Some(context) if self.knows(context)? => context,
+            _ => "",
+        };
+        let mut given = false;
+        for path in self.files.iter().filter(|path| path.exists()) {
+            self.edit(path, |file| {
+                let is_ours = file["current-context"] == ours;
+                if is_ours {
+                    file["current-context"] = json!(previous);
+                }
+                given |= is_ours;
+                is_ours
+            })?;
+        }
+        Ok(given)
+    }
+
+    /// Takes our stanzas out of every file.
+    pub fn remove(&self, name: &str) -> Result<bool, KubeconfigError> {
+        let mut removed = false;
+        for path in self.files.iter().filter(|path| path.exists()) {
+            self.edit(path, |file| {
+                let found = take_out(file, name);
+                removed |= found;
+                found
+            })?;
+        }
+        Ok(removed)
+    }
+
+    fn knows(&self, context: &str) -> Result<bool, KubeconfigError> {
+        for path in &self.files {
+            if has_context(&read(path)?, context) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Where a stanza goes: the file that has it, else the first that exists, else the last.
+    fn target(&self, context: &str) -> Result<&PathBuf, KubeconfigError> {
+        for path in &self.files {
+            if has_context(&read(path)?, context) {
+                return Ok(path);
+            }
+        }
+        let last = self.files.last().expect("find gives at least one file");
+        Ok(self.files.iter().find(|path| path.exists()).unwrap_or(last))
+    }
+
+    /// Changes a file under its lock; `change` says whether there is something to write.
+    fn edit(&self, path: &Path, change: impl FnOnce(&mut Value) -> bool) -> Result<(), KubeconfigError> {
+        // A link (dotfiles kept elsewhere) stays a link: what it leads to is replaced.
+        let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let failed = |source| KubeconfigError::Write { path: real.clone(), source };
+        if let Some(parent) = real.parent().filter(|parent| !parent.exists()) {
+            std::fs::create_dir_all(parent).and_then(|()| self.owner.adopt(parent)).map_err(failed)?;
+        }
+        let _lock = FileLock::take(&real)?;
+        let mut file = read(&real)?;
+        if change(&mut file) {
+            write_whole(&real, 0o600, yaml(&file).as_bytes(), &self.owner).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+fn has_context(file: &Value, context: &str) -> bool {
+    file["contexts"].as_array().is_some_and(|list| list.iter().any(|stanza| stanza["name"] == context))
+}
+
+/// A kubeconfig as a tree; one that is missing or empty is an empty one.
+fn read(path: &Path) -> Result<Value, KubeconfigError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(source) => return Err(KubeconfigError::Read { path: path.to_owned(), source }),
+    };
+    if text.trim().is_empty() {
+        return Ok(json!({"apiVersion": "v1", "kind": "Config", "preferences": {}}));
+    }
+    let parse = |source| KubeconfigError::Parse { path: path.to_owned(), source };
+    let tree: Value = serde_yaml_ng::from_str(&text).map_err(|error| parse(Some(error)))?;
+    if tree.is_object() { Ok(tree) } else { Err(parse(None)) }
+}
+
+/// client-go's lock: the file exists while somebody writes.
+struct FileLock(PathBuf);
+
+impl FileLock {
+    fn take(file: &Path) -> Result<Self, KubeconfigError> {
+        let mut name = file.file_name().unwrap_or_default().to_owned();
+        name.push(".lock");
+        let path = file.with_file_name(name);
+        let until = Instant::now() + Duration::from_secs(3);
+        loop {
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(_) => return Ok(Self(path)),
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(KubeconfigError::Write { path, source: error });
+                }
+                Err(_) if Instant::now() > until => return Err(KubeconfigError::Locked { path }),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Nothing more can be done about a lock that is already gone.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry<'static> {
+        let name = "minilab-one";
+        let (cluster_body, user_body) = (json!({"server": "s"}), json!({"token": "t"}));
+        Entry { cluster: name, user: name, context: name, cluster_body, user_body }
+    }
+
+    fn files(paths: &[&Path]) -> UserFiles {
+        UserFiles { files: paths.iter().map(|path| path.to_path_buf()).collect(), owner: Owner::current() }
+    }
+
+    const PROD: &str = "apiVersion: v1
+kind: Config
+current-context: prod
+contexts: [{name: prod, context: {cluster: prod, user: me, namespace: x}}]
+clusters: [{name: prod, cluster: {server: 'https://prod', extensions: [{name: keep}]}}]
+users: [{name: me, user: {exec: {command: login}}}]
+";
+
+    #[test]
+    fn a_lab_joins_a_kubeconfig_and_leaves_it_as_it_was() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("config");
+        std::fs::write(&path, PROD).unwrap();
+        let files = files(&[&path]);
+        let (target, previous) = files.merge(&entry()).unwrap();
+        assert_eq!((target, previous.as_deref()), (path.clone(), Some("prod")));
+        assert_eq!(read(&path).unwrap()["current-context"], "minilab-one");
+        assert_eq!(files.merge(&entry()).unwrap().1, None, "merged twice, it is no predecessor of itself");
+        assert!(files.give_back("minilab-one", Some("prod")).unwrap());
+        assert!(files.remove("minilab-one").unwrap());
+        let before: Value = serde_yaml_ng::from_str(PROD).unwrap();
+        assert_eq!(read(&path).unwrap(), before);
+        assert!(!temp.path().join("config.lock").exists());
+    }
+
+    #[test]
+    fn a_context_the_user_chose_meanwhile_is_not_touched() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("config");
+        std::fs::write(&path, PROD).unwrap();
+        let files = files(&[&path]);
+        files.merge(&entry()).unwrap();
+        files.switch("prod").unwrap();
+        assert!(!files.give_back("minilab-one", None).unwrap());
+        assert_eq!(read(&path).unwrap()["current-context"], "prod");
+    }
+
+    #[test]
+    fn the_first_file_that_exists_gets_the_stanza_and_the_last_when_none_does() {
+        let temp = tempfile::tempdir().unwrap();
+        let (one, two) = (temp.path().join("one"), temp.path().join("two"));
+        assert_eq!(files(&[&one, &two]).merge(&entry()).unwrap().0, two);
+        std::fs::remove_file(&two).unwrap();
+        std::fs::write(&one, PROD).unwrap();
+        assert_eq!(files(&[&one, &two]).merge(&entry()).unwrap().0, one);
+    }
+
+    #[test]
+    fn a_previous_context_that_is_gone_is_not_left_dangling() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("config");
+        let files = files(&[&path]);
+        files.merge(&entry()).unwrap();
+        assert!(files.give_back("minilab-one", Some("gone")).unwrap());
+        assert_eq!(read(&path).unwrap()["current-context"], "");
+    }
+
+    #[test]
+    fn a_file_that_is_no_kubeconfig_is_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("config");
+        std::fs::write(&path, "- a list").unwrap();
+        assert!(files(&[&path]).merge(&entry()).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "- a list");
+    }
+}
