@@ -8,6 +8,7 @@ mod backoff;
 mod connect;
 pub mod delegated;
 pub mod events;
+pub mod informer;
 mod kubeconfig;
 
 pub use backoff::Backoff;

@@ -1,8 +1,135 @@
 //! kube-controller-manager: the control loops and the certificate signers.
+//!
+//! Every loop is level-triggered and derives all it knows from the API, so the role may be killed at
+//! any moment. Loops share one watch a kind ([`world::World`]); each writes with an identity of its
+//! own. Left out on purpose: leader election (one lab, one manager; a start must not wait for a
+//! lease), volumes, jobs, autoscaling, and cloud loops but the one for routes.
 
+// mod accounts;
+mod csr;
+// mod endpoints;
+// mod garbage;
+mod identity;
+// mod namespace;
+mod nodes;
+mod options;
+// mod podgc;
+mod queue;
+mod workloads;
+mod world;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use anyhow::Context;
+use clap::Parser;
+use futures_util::future::LocalBoxFuture;
+use tokio::task::LocalSet;
+use tracing::{info, warn};
+
+use crate::api::flags;
+use crate::client;
+use crate::control::component::{self, Working};
+use identity::Identities;
+use options::{Options, UNIMPLEMENTED};
+use world::World;
+
+/// What can go wrong in a control loop, beside an API call that is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllersError {
+    #[error("read {path}")]
+    ReadFile { path: PathBuf, source: std::io::Error },
+    #[error("use the signing key")]
+    SigningKey(#[source] crate::pki::PkiError),
+    #[error("talk to the cloud")]
+    Cloud(#[source] std::io::Error),
+    #[error("read the cloud's answer")]
+    CloudAnswer(#[source] serde_json::Error),
+    #[error("the cloud refused a route: {0}")]
+    Route(String),
+    #[error("write an object")]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+}
+
+/// Registers its handlers when called; the future is the loop itself.
+type Start = fn(&Rc<World>) -> LocalBoxFuture<'static, ()>;
+
+/// One row a controller: upstream's name, its old alias (both are what `--controllers` takes),
+/// whether `*` means it too, and its start.
+const CONTROLLERS: &[(&str, &str, bool, Start)] = &[
+    ("certificatesigningrequest-approving-controller", "csrapproving", true, csr::approve::start),
+    ("certificatesigningrequest-signing-controller", "csrsigning", true, csr::sign::start),
+    ("certificatesigningrequest-cleaner-controller", "csrcleaner", true, csr::clean::start),
+    ("node-ipam-controller", "nodeipam", true, nodes::ipam::start),
+    ("node-route-controller", "route", true, nodes::routes::start),
+    ("node-lifecycle-controller", "nodelifecycle", true, nodes::lifecycle::start),
+    ("taint-eviction-controller", "taint-eviction", true, nodes::eviction::start),
+    // ("pod-garbage-collector-controller", "podgc", true, podgc::start),
+    // ("namespace-controller", "namespace", true, namespace::start),
+    // ("serviceaccount-controller", "serviceaccount", true, accounts::default::start),
+    // ("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", true, accounts::root_ca::start),
+    // ("bootstrap-signer-controller", "bootstrapsigner", false, accounts::signer::start),
+    // ("token-cleaner-controller", "tokencleaner", false, accounts::cleaner::start),
+    ("replicaset-controller", "replicaset", true, workloads::replicaset::start),
+    // ("deployment-controller", "deployment", true, workloads::deployment::start),
+    // ("daemonset-controller", "daemonset", true, workloads::daemonset::start),
+    // ("endpoints-controller", "endpoint", true, endpoints::legacy::start),
+    // ("endpointslice-controller", "endpointslice", true, endpoints::slices::start),
+    // ("garbage-collector-controller", "garbagecollector", true, garbage::start),
+];
 
 /// The role's entry point.
-pub fn run(_argv: Vec<String>) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this part has not landed")
+pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
+    let (kept, dropped) = flags::sift(argv, UNIMPLEMENTED);
+    let options = Options::parse_from(std::iter::once("kube-controller-manager".to_owned()).chain(kept));
+    dropped.iter().for_each(|flag| warn!(flag, "flag is accepted and has no effect here"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, serve(options))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(options: Options) -> anyhow::Result<()> {
+    let stop = component::stop_signal().context("listen for signals")?;
+    let working = Working::default();
+    if options.secure_port != 0 {
+        let port = options.port.build(options.secure_port, working.clone())?;
+        let stop = stop.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(error) = port.serve(stop).await {
+                warn!(%error, "serve the HTTPS port");
+            }
+        });
+    }
+    let own = client::from_kubeconfig(&options.kubeconfig)?;
+    let bare = match options.use_service_account_credentials {
+        true => {
+            let mut access = client::Access::read(&options.kubeconfig)?;
+            (access.identity, access.token) = (None, None);
+            Some(client::from_parts(access)?)
+        }
+        false => None,
+    };
+    let world = World::new(options, Identities::new(own, bare));
+    for (name, alias, by_default, start) in CONTROLLERS {
+        if world.options.wants(name, alias, *by_default) {
+            tokio::task::spawn_local(start(&world));
+        }
+    }
+    let work = async {
+        world.watch().await;
+        info!("all watches are synced");
+        working.store(true, Ordering::Relaxed);
+        crate::sys::inherit::ready();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => info!("asked to stop"),
+    }
+    Ok(())
 }

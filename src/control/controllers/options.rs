@@ -1,0 +1,187 @@
+//! kube-controller-manager's command line.
+//!
+//! Leader election is accepted and not done: a lab has one controller manager, and a start must not
+//! wait for a lease to expire.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use ipnet::Ipv4Net;
+
+use super::ControllersError;
+use crate::api::go_duration;
+use crate::control::component::PortOptions;
+use crate::pki::Authority;
+
+/// Flags upstream has and this role does not act on; a trailing `=` marks one with a value.
+pub const UNIMPLEMENTED: &[&str] = &[
+    "allow-untagged-cloud",
+    "attach-detach-reconcile-sync-period=",
+    "cidr-allocator-type=",
+    "cloud-config=",
+    "cloud-provider=",
+    "cluster-name=",
+    "concurrent-deployment-syncs=",
+    "concurrent-endpoint-syncs=",
+    "concurrent-gc-syncs=",
+    "concurrent-namespace-syncs=",
+    "concurrent-replicaset-syncs=",
+    "concurrent-service-endpoint-syncs=",
+    "concurrent-serviceaccount-token-syncs=",
+    "contention-profiling",
+    "enable-garbage-collector",
+    "feature-gates=",
+    "flex-volume-plugin-dir=",
+    "horizontal-pod-autoscaler-sync-period=",
+    "kube-api-burst=",
+    "kube-api-content-type=",
+    "kube-api-qps=",
+    "large-cluster-size-threshold=",
+    "leader-elect",
+    "leader-elect-lease-duration=",
+    "leader-elect-renew-deadline=",
+    "leader-elect-resource-lock=",
+    "leader-elect-resource-name=",
+    "leader-elect-resource-namespace=",
+    "leader-elect-retry-period=",
+    "log-flush-frequency=",
+    "logging-format=",
+    "min-resync-period=",
+    "node-eviction-rate=",
+    "node-startup-grace-period=",
+    "profiling",
+    "requestheader-allowed-names=",
+    "requestheader-client-ca-file=",
+    "requestheader-extra-headers-prefix=",
+    "requestheader-group-headers=",
+    "requestheader-username-headers=",
+    "secondary-node-eviction-rate=",
+    "service-account-private-key-file=",
+    "service-cluster-ip-range=",
+    "tls-cipher-suites=",
+    "tls-min-version=",
+    "unhealthy-zone-threshold=",
+    "v=",
+    "vmodule=",
+];
+
+#[derive(Debug, Clone, Parser)]
+#[command(name = "kube-controller-manager", about = "The control loops of a cluster", disable_version_flag = true)]
+pub struct Options {
+    /// Path to kubeconfig file with authorization and master location information.
+    #[arg(long, value_name = "PATH")]
+    pub kubeconfig: PathBuf,
+    #[command(flatten)]
+    pub port: PortOptions,
+    /// 0 = no HTTPS port.
+    #[arg(long, default_value_t = 10257)]
+    pub secure_port: u16,
+    /// `*`, names, and `-name` for those to leave out.
+    #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true)]
+    pub controllers: Vec<String>,
+    #[arg(long, value_name = "CIDR")]
+    pub cluster_cidr: Option<Ipv4Net>,
+    #[arg(long, default_value_t = 24)]
+    pub node_cidr_mask_size: u8,
+    #[arg(long, value_name = "BITS")]
+    pub node_cidr_mask_size_ipv4: Option<u8>,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value_t = false, require_equals = true, action = clap::ArgAction::Set)]
+    pub allocate_node_cidrs: bool,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value_t = true, require_equals = true, action = clap::ArgAction::Set)]
+    pub configure_cloud_routes: bool,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value_t = false, require_equals = true, action = clap::ArgAction::Set)]
+    pub use_service_account_credentials: bool,
+    #[arg(long, value_name = "PATH")]
+    pub cluster_signing_cert_file: Option<PathBuf>,
+    #[arg(long, value_name = "PATH")]
+    pub cluster_signing_key_file: Option<PathBuf>,
+    #[arg(long, default_value = "8760h0m0s", value_parser = go_duration::parse)]
+    pub cluster_signing_duration: Duration,
+    /// Published as `kube-root-ca.crt` in every namespace.
+    #[arg(long, value_name = "PATH")]
+    pub root_ca_file: Option<PathBuf>,
+    #[arg(long, default_value = "5s", value_parser = go_duration::parse)]
+    pub node_monitor_period: Duration,
+    #[arg(long, default_value = "50s", value_parser = go_duration::parse)]
+    pub node_monitor_grace_period: Duration,
+    #[arg(long, default_value_t = 12500)]
+    pub terminated_pod_gc_threshold: usize,
+}
+
+impl Options {
+    /// The authority that signs certificate requests; none when no files were given.
+    pub fn signing_authority(&self) -> Result<Option<Authority>, ControllersError> {
+        let (Some(cert), Some(key)) = (&self.cluster_signing_cert_file, &self.cluster_signing_key_file) else {
+            return Ok(None);
+        };
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|source| ControllersError::ReadFile { path: path.clone(), source })
+        };
+        Ok(Some(Authority::from_pem(&read(cert)?, &read(key)?).map_err(ControllersError::SigningKey)?))
+    }
+
+    /// The mask of a node's share of the cluster's pod addresses.
+    pub fn node_mask(&self) -> u8 {
+        self.node_cidr_mask_size_ipv4.unwrap_or(self.node_cidr_mask_size)
+    }
+
+    /// Whether `--controllers` wants the controller of this name (or its old, short alias).
+    pub fn wants(&self, name: &str, alias: &str, by_default: bool) -> bool {
+        let named = |word: &str| word == name || word == alias;
+        if self.controllers.iter().any(|word| word.strip_prefix('-').is_some_and(named)) {
+            return false;
+        }
+        self.controllers.iter().any(|word| named(word)) || (by_default && self.controllers.iter().any(|word| word == "*"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::flags;
+
+    /// What kubeadm writes into the manifest, word for word.
+    const KUBEADM: &[&str] = &[
+        "--allocate-node-cidrs=true",
+        "--authentication-kubeconfig=/etc/kubernetes/controller-manager.conf",
+        "--authorization-kubeconfig=/etc/kubernetes/controller-manager.conf",
+        "--bind-address=127.0.0.1",
+        "--client-ca-file=/etc/kubernetes/pki/ca.crt",
+        "--cluster-cidr=10.244.0.0/16",
+        "--cluster-name=kubernetes",
+        "--cluster-signing-cert-file=/etc/kubernetes/pki/ca.crt",
+        "--cluster-signing-key-file=/etc/kubernetes/pki/ca.key",
+        "--controllers=*,bootstrapsigner,tokencleaner",
+        "--kubeconfig=/etc/kubernetes/controller-manager.conf",
+        "--leader-elect=true",
+        "--requestheader-client-ca-file=/etc/kubernetes/pki/front-proxy-ca.crt",
+        "--root-ca-file=/etc/kubernetes/pki/ca.crt",
+        "--service-account-private-key-file=/etc/kubernetes/pki/sa.key",
+        "--service-cluster-ip-range=10.96.0.0/12",
+        "--use-service-account-credentials=true",
+    ];
+
+    fn parse(words: &[&str]) -> Options {
+        let (kept, _) = flags::sift(words.iter().map(|word| (*word).to_owned()).collect(), UNIMPLEMENTED);
+        Options::try_parse_from(std::iter::once("kube-controller-manager".to_owned()).chain(kept)).unwrap()
+    }
+
+    #[test]
+    fn kubeadms_manifest_is_understood() {
+        let options = parse(KUBEADM);
+        assert!(options.allocate_node_cidrs && options.use_service_account_credentials);
+        assert_eq!(options.cluster_cidr.unwrap().to_string(), "10.244.0.0/16");
+        assert_eq!(options.node_monitor_grace_period, Duration::from_secs(50));
+    }
+
+    #[test]
+    fn controllers_are_chosen_as_upstream_chooses() {
+        let options = parse(KUBEADM);
+        assert!(options.wants("token-cleaner-controller", "tokencleaner", false));
+        assert!(options.wants("namespace-controller", "namespace", true));
+        let options = parse(&["--kubeconfig=x", "--controllers=*,-namespace"]);
+        assert!(!options.wants("namespace-controller", "namespace", true));
+        assert!(!options.wants("token-cleaner-controller", "tokencleaner", false));
+    }
+}
