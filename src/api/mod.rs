@@ -1,6 +1,12 @@
 //! What Kubernetes' API says, without any I/O: paths, `Status`, selectors, patches, quantities, flags.
 
+pub mod age;
 pub mod flags;
 pub mod go_duration;
+pub mod merge_keys;
+pub mod names;
+pub mod patch;
+pub mod quantity;
+pub mod selector;
 pub mod status;
 pub mod taints;
