@@ -45,11 +45,12 @@ pub fn node_address(number: usize) -> Ipv4Addr {
 /// Decides a whole lab.
 pub fn plan(spec: &Spec) -> Plan {
     let settings = spec.modes();
-    let mut hosts = vec![wire(), control::host(&settings), switch()];
+    let objects = objects::asked_for(&settings);
+    let mut hosts = vec![wire(), control::host(&settings, &objects), switch()];
     hosts.extend((1..=spec.nodes).map(|number| node::host(number, &settings)));
     let balancer = SocketAddr::from((BALANCER, API_PORT));
     let forwards = vec![Forward { at: balancer, to: SocketAddr::from((CONTROL, API_PORT)) }];
-    Plan { hosts, forwards, objects: objects::asked_for(&settings) }
+    Plan { hosts, forwards, objects }
 }
 
 /// An address in a /24.

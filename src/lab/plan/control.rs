@@ -4,6 +4,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::build::{
     API_PORT, BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_VERSION, POD_CIDR, SERVICE_CIDR,
     in_its_net,
@@ -21,14 +23,17 @@ const MANIFESTS: &str = "/etc/kubernetes/manifests";
 /// What the kubeadm role reads.
 pub const KUBEADM_CONFIG: &str = "/etc/kubernetes/kubeadm-config.yaml";
 const AUTHENTICATION_CONFIG: &str = "/etc/kubernetes/authentication-config.yaml";
+/// Objects the settings ask for; the kubeadm role applies what is in this directory.
+const ADDONS: &str = "/etc/kubernetes/addons/minilab.yaml";
 const STATIC_TOKENS: &str = "/etc/kubernetes/pki/tokens.csv";
 
 /// The host `control`.
-pub fn host(settings: &Settings) -> HostPlan {
+pub fn host(settings: &Settings, objects: &[Value]) -> HostPlan {
     let mut files = certificates();
     files.extend(kubeconfigs(settings));
     files.extend(manifests(settings));
     files.push(template(KUBEADM_CONFIG, kubeadm_config(settings)));
+    files.push(text(ADDONS, 0o600, documents(objects)));
     if settings.hardened(Setting::AccessAnonymous) {
         files.push(text(AUTHENTICATION_CONFIG, 0o600, ANONYMOUS_ONLY_WHERE_NEEDED.into()));
     }
@@ -53,6 +58,12 @@ pub fn text(path: &str, mode: u32, body: String) -> PlannedFile {
 /// A private file with the lab's tokens filled in.
 fn template(path: &str, body: String) -> PlannedFile {
     PlannedFile { path: PathBuf::from(path), mode: 0o600, contents: Contents::Template(body) }
+}
+
+/// A YAML stream of these objects.
+fn documents(objects: &[Value]) -> String {
+    let document = |object| serde_yaml_ng::to_string(object).expect("a JSON tree has a YAML form");
+    objects.iter().map(document).collect::<Vec<_>>().join("---\n")
 }
 
 fn certificates() -> Vec<PlannedFile> {

@@ -1,8 +1,0 @@
-//! kubeadm: puts the API objects a cluster starts with.
-
-use std::process::ExitCode;
-
-/// The role's entry point.
-pub fn run(_argv: Vec<String>) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this part has not landed")
-}

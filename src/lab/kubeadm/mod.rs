@@ -1,0 +1,165 @@
+//! The kubeadm role: puts the API objects a cluster starts with, once the API server is there.
+//!
+//! The part of `kubeadm init` that talks to the API: bootstrap token, RBAC bindings, cluster-info, the
+//! configuration kept in ConfigMaps; then the manifests in `/etc/kubernetes/addons`, as the old addon
+//! manager did. It goes by `super-admin.conf`, is safe to run again and ends. Certificates, kubeconfigs and
+//! manifests, kubeadm's other phases, are the plan's.
+
+mod objects;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Parser;
+use futures_util::future::try_join_all;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Client, Error};
+use serde_json::Value;
+use tracing::{debug, info};
+
+use crate::client::Backoff;
+
+const SUPER_ADMIN: &str = "/etc/kubernetes/super-admin.conf";
+const ADDONS: &str = "/etc/kubernetes/addons";
+
+/// How long the API may refuse what it needs a moment for (its own namespaces and roles at first start).
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The flags of `kubeadm init` that this part of it reads.
+#[derive(Parser)]
+#[command(name = "kubeadm", disable_version_flag = true)]
+enum Flags {
+    /// Put the objects of a new cluster
+    Init {
+        /// InitConfiguration, ClusterConfiguration and KubeletConfiguration, one document each
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+/// The role's entry point.
+pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
+    let words = std::iter::once("kubeadm".to_owned()).chain(argv);
+    let Flags::Init { config } = match Flags::try_parse_from(words) {
+        Ok(flags) => flags,
+        Err(error) => {
+            error.print()?;
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(init(&config))?;
+    crate::sys::inherit::ready();
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn init(config: &Path) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let text = std::fs::read_to_string(config).with_context(|| format!("read {}", config.display()))?;
+    let config = objects::Config::from_yaml(&text).context("read the kubeadm configuration")?;
+    let ca = config.certificates.join("ca.crt");
+    let ca = std::fs::read_to_string(&ca).with_context(|| format!("read {}", ca.display()))?;
+    let kubeadms = objects::of_cluster(&config, &ca, jiff::Timestamp::now())?;
+    let addons = addons(Path::new(ADDONS))?;
+    let client = crate::client::from_kubeconfig(SUPER_ADMIN)?;
+    // A namespace comes before what is in it; everything else goes at once.
+    let (namespaces, rest): (Vec<Value>, Vec<Value>) =
+        addons.into_iter().partition(|object| object["kind"] == "Namespace");
+    let in_namespaces = async {
+        all(&client, "minilab", &namespaces).await?;
+        all(&client, "minilab", &rest).await
+    };
+    futures_util::future::try_join(all(&client, "kubeadm", &kubeadms), in_namespaces).await?;
+    let count = kubeadms.len() + namespaces.len() + rest.len();
+    info!(objects = count, tookMs = started.elapsed().as_millis(), "Cluster objects are in place");
+    Ok(())
+}
+
+/// The objects of every file in a directory; none when it does not exist.
+fn addons(directory: &Path) -> anyhow::Result<Vec<Value>> {
+    let mut paths: Vec<PathBuf> = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?,
+    };
+    paths.retain(|path| path.extension().is_some_and(|kind| kind == "yaml"));
+    paths.sort();
+    let mut objects = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let documents = objects::documents(&text).with_context(|| format!("read {}", path.display()))?;
+        objects.extend(documents.into_iter().filter(|document| !document.is_null()));
+    }
+    Ok(objects)
+}
+
+async fn all(client: &Client, manager: &str, objects: &[Value]) -> anyhow::Result<()> {
+    try_join_all(objects.iter().map(|object| put(client, manager, object))).await?;
+    Ok(())
+}
+
+/// Creates an object, or brings the one that is there to the same contents.
+async fn put(client: &Client, manager: &str, object: &Value) -> anyhow::Result<()> {
+    let object: DynamicObject = serde_json::from_value(object.clone())?;
+    let types = object.types.clone().context("an object without apiVersion and kind")?;
+    let name = object.metadata.name.clone().context("an object without a name")?;
+    let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(&types)?);
+    let api: Api<DynamicObject> = match &object.metadata.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let (until, mut backoff) = (Instant::now() + PATIENCE, Backoff::new());
+    loop {
+        let outcome = put_once(&api, manager, &name, &object).await;
+        match outcome {
+            Err(error) if passes(&error) && Instant::now() < until => {
+                debug!(kind = types.kind, name, %error, "Not accepted yet");
+                backoff.wait().await;
+            }
+            outcome => return outcome.with_context(|| format!("put {} {name}", types.kind)),
+        }
+    }
+}
+
+async fn put_once(
+    api: &Api<DynamicObject>,
+    manager: &str,
+    name: &str,
+    object: &DynamicObject,
+) -> Result<(), Error> {
+    let create = PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() };
+    match api.create(&create, object).await {
+        Err(Error::Api(status)) if status.code == 409 => {
+            let merge = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+            api.patch(name, &merge, &Patch::Merge(object)).await.map(drop)
+        }
+        outcome => outcome.map(drop),
+    }
+}
+
+/// What an API server that has only just started may answer and will not answer for long.
+fn passes(error: &Error) -> bool {
+    match error {
+        Error::Api(status) => matches!(status.code, 403 | 404 | 429 | 500..),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addons_are_read_in_order_and_a_missing_directory_holds_none() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("b.yaml"), "kind: B\n").unwrap();
+        std::fs::write(temp.path().join("a.yaml"), "kind: A\n---\nkind: AA\n---\n").unwrap();
+        std::fs::write(temp.path().join("a.txt"), "not: this").unwrap();
+        let kinds: Vec<_> =
+            addons(temp.path()).unwrap().iter().map(|object| object["kind"].to_string()).collect();
+        assert_eq!(kinds, ["\"A\"", "\"AA\"", "\"B\""]);
+        assert!(addons(&temp.path().join("none")).unwrap().is_empty());
+    }
+}
