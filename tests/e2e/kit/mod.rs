@@ -1,0 +1,36 @@
+//! What the tests stand on: a lab of one's own, stock clients, waiting, and looking at processes.
+
+pub mod clients;
+pub mod lab;
+pub mod process;
+
+use std::time::{Duration, Instant};
+
+pub use lab::Lab;
+
+/// Tries until it works or `limit` is over; then panics with the last reason.
+pub fn eventually<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(why) if Instant::now() >= deadline => panic!("{what}, within {limit:?}: {why}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// How often a counted loop runs: in full with `MINILAB_SOAK=1`, else a twentieth, at least twice.
+pub fn rounds(full: usize) -> usize {
+    match std::env::var_os("MINILAB_SOAK") {
+        Some(_) => full,
+        None => (full / 20).max(2),
+    }
+}
+
+/// A number nobody chose.
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut bytes).unwrap();
+    u64::from_ne_bytes(bytes)
+}

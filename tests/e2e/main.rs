@@ -1,0 +1,13 @@
+//! End to end: the binary as a person runs it, stock kubectl against it, real kills.
+//!
+//! Every lab a test starts has directories of its own and is gone when the test ends.
+//! `MINILAB_BIN` runs another build of the binary; `MINILAB_KEEP=failure` leaves a failed test's lab up
+//! and prints how to enter it; `MINILAB_SOAK=1` runs counted loops in full instead of at a twentieth.
+
+mod hosts;
+mod kills;
+mod kit;
+mod kubectl;
+mod leftovers;
+mod limits;
+mod pods;
