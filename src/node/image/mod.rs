@@ -1,1 +1,84 @@
-//! Images: the built-in toolbox, and those loaded from archives.
+//! Images: what a container's root is made of and how its first process is found.
+//!
+//! Stands for containerd's image store. One image is built in, `minilab/toolbox`; a registry is never asked
+//! from here. Left out for now: OCI archives, whose layers will become more [`Image::layers`].
+
+mod reference;
+mod toolbox;
+
+use std::path::PathBuf;
+
+pub use reference::Reference;
+
+/// Where images and their layers are kept on a node.
+const STORE: &str = "/var/lib/containerd/minilab/images";
+
+/// An image ready to be started from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// In full, as `kubectl describe` shows it: `docker.io/minilab/toolbox:latest`.
+    pub reference: String,
+    /// `sha256:…`: over everything that decides what a container of it sees.
+    pub id: String,
+    pub size_bytes: u64,
+    /// Directories laid over each other, the uppermost first.
+    pub layers: Vec<PathBuf>,
+    /// What is shown read-only inside: path on the node, path in the container.
+    pub binds: Vec<(PathBuf, PathBuf)>,
+    pub config: ImageConfig,
+}
+
+/// What the image says about its process.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ImageConfig {
+    /// A name or number, with a group after a colon; empty is root.
+    pub user: String,
+    pub env: Vec<(String, String)>,
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    pub working_dir: String,
+}
+
+impl Image {
+    /// The image with its digest, as a pod's `imageID`: `docker.io/minilab/toolbox@sha256:…`.
+    pub fn digest_reference(&self) -> String {
+        let repository = self.reference.rsplit_once(':').map_or(&*self.reference, |(name, _)| name);
+        format!("{repository}@{}", self.id)
+    }
+}
+
+/// Why there is no such image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// kubelet's `InvalidImageName`.
+    #[error("Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": invalid reference format{why}")]
+    InvalidName { name: String, why: &'static str },
+    /// kubelet's `ErrImagePull`.
+    #[error(
+        "failed to pull and unpack image \"{reference}\": failed to resolve reference \"{reference}\": \
+         {reference}: not found (a lab has no way out to a registry; it has docker.io/minilab/toolbox:latest built in)"
+    )]
+    NotFound { reference: String },
+    #[error("failed to prepare image \"{reference}\" at {path}")]
+    Prepare { reference: String, path: PathBuf, source: std::io::Error },
+}
+
+/// Finds an image by the name a pod gives it, with or without registry and tag.
+///
+/// The first call on a node writes the built-in image's files and reads the binary once for its digest.
+pub fn resolve(name: &str) -> Result<Image, ImageError> {
+    let reference = Reference::parse(name)?;
+    if reference.repository == toolbox::REPOSITORY && reference.selects(toolbox::TAG) {
+        let image = toolbox::image()?;
+        match &reference.digest {
+            Some(digest) if *digest != image.id => {}
+            _ => return Ok(image),
+        }
+    }
+    Err(ImageError::NotFound { reference: reference.to_string() })
+}
+
+/// The images of this node, for its status.
+pub fn list() -> Vec<Image> {
+    toolbox::image().into_iter().collect()
+}
