@@ -6,12 +6,15 @@
 //! on the directory for whoever changes the lab, one on `keeper.lock` for as long as the lab runs.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Gid, Uid};
+
+/// The control socket's name in the runtime directory.
+pub const CONTROL_SOCKET: &str = "control.sock";
 
 /// What can go wrong with a lab's directories.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +122,14 @@ impl LabDir {
         Ok(Self { name: name.to_owned(), owner, state, runtime })
     }
 
+    /// A lab by its two directories, as its keeper is told of it.
+    pub fn at(state: &Path, runtime: &Path) -> Result<Self, StateError> {
+        let name = state.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        valid_name(&name)?;
+        let owner = Owner::current();
+        Ok(Self { name, owner, state: state.to_owned(), runtime: runtime.to_owned() })
+    }
+
     /// Whether the lab was ever made.
     pub fn exists(&self) -> bool {
         self.state.join("lab.yaml").exists()
@@ -153,7 +164,7 @@ impl LabDir {
 
     /// The supervisor's control socket.
     pub fn control_socket(&self) -> PathBuf {
-        self.runtime.join("control.sock")
+        self.runtime.join(CONTROL_SOCKET)
     }
 
     /// Waits until nobody else changes this lab; makes the directory when it is missing.
@@ -183,7 +194,11 @@ impl LabDir {
         let file = how.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
         self.owner.adopt(&path).map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(Lock(lock))),
+            Ok(mut lock) => {
+                let said = lock.set_len(0).and_then(|()| lock.write_all(std::process::id().to_string().as_bytes()));
+                said.map_err(failed)?;
+                Ok(Some(Lock(lock)))
+            }
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, errno)) => Err(failed(errno.into())),
         }
@@ -196,6 +211,12 @@ impl LabDir {
             Flock::lock(file, FlockArg::LockSharedNonblock),
             Err((_, nix::errno::Errno::EWOULDBLOCK))
         )
+    }
+
+    /// The pid of the keeper that holds this lab now.
+    pub fn keeper(&self) -> Option<i32> {
+        let said = std::fs::read_to_string(self.state.join("keeper.lock")).ok()?;
+        self.is_running().then_some(said.trim().parse().ok()?)
     }
 
     /// Writes a file of the lab in one step: readers see the old or the new, never half of it.
@@ -225,7 +246,6 @@ impl LabDir {
 
 /// Writes beside and renames over.
 pub fn write_whole(path: &Path, mode: u32, bytes: &[u8], owner: &Owner) -> io::Result<()> {
-    use std::io::Write;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let beside = path.with_file_name(name);
