@@ -8,6 +8,7 @@ pub mod kubeconfig;
 pub mod material;
 pub mod paths;
 pub mod plan;
+pub mod protocol;
 pub mod spec;
 pub mod state;
 pub mod supervisor;

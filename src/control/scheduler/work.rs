@@ -1,0 +1,279 @@
+//! The scheduling loop: takes a pod, chooses a node, binds.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+use super::cluster::{Candidate, Cluster, uid};
+use super::filter::{Refusal, check, explain};
+use super::pending::Pending;
+use super::score::best;
+use crate::client::events::{Kind, Recorder, reference};
+use crate::client::informer::{Informer, key_of};
+
+const NAME: &str = "default-scheduler";
+/// Between a binding the API server could not take and the next try.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// The role's state; cloning shares it.
+#[derive(Clone)]
+pub struct Scheduler(Rc<Inner>);
+
+pub struct Inner {
+    client: Client,
+    recorder: Recorder,
+    pub nodes: Informer<Node>,
+    pub pods: Informer<Pod>,
+    cluster: RefCell<Cluster>,
+    pending: RefCell<Pending>,
+    wake: Notify,
+}
+
+impl std::ops::Deref for Scheduler {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// Whether this pod is for us to place.
+fn is_ours(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let name = spec.scheduler_name.as_deref().unwrap_or(NAME);
+    let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
+    node_of(pod).is_none() && name == NAME && !gated && pod.metadata.deletion_timestamp.is_none() && !is_finished(pod)
+}
+
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+}
+
+fn is_finished(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether a node changed in a way that may let in a pod it refused before. Heartbeats do not.
+fn may_help(old: Option<&Node>, new: &Node) -> bool {
+    let Some(old) = old else { return true };
+    let spec = |node: &Node| node.spec.as_ref().map(|spec| (spec.taints.clone(), spec.unschedulable));
+    let has = |node: &Node| node.status.as_ref().and_then(|status| status.allocatable.clone());
+    old.metadata.labels != new.metadata.labels || spec(old) != spec(new) || has(old) != has(new)
+}
+
+impl Scheduler {
+    /// Registers its handlers; the caller runs the informers.
+    pub fn new(client: Client) -> Self {
+        let scheduler = Self(Rc::new(Inner {
+            recorder: Recorder::new(client.clone(), NAME, ""),
+            client,
+            nodes: Informer::default(),
+            pods: Informer::default(),
+            cluster: RefCell::default(),
+            pending: RefCell::default(),
+            wake: Notify::new(),
+        }));
+        let this = scheduler.clone();
+        scheduler.nodes.on_change(move |old, new| this.node_changed(old, new));
+        let this = scheduler.clone();
+        scheduler.pods.on_change(move |old, new| this.pod_changed(old, new));
+        scheduler
+    }
+
+    fn node_changed(&self, old: Option<&Rc<Node>>, new: Option<&Rc<Node>>) {
+        match new {
+            Some(node) => {
+                self.cluster.borrow_mut().set_node(node);
+                if may_help(old.map(|node| &**node), node) {
+                    self.retry();
+                }
+            }
+            None => {
+                let name = old.and_then(|node| node.metadata.name.as_deref()).unwrap_or_default();
+                self.cluster.borrow_mut().remove_node(name);
+            }
+        }
+    }
+
+    fn pod_changed(&self, old: Option<&Rc<Pod>>, new: Option<&Rc<Pod>>) {
+        let Some(pod) = new.filter(|pod| !is_finished(pod)) else {
+            let Some(gone) = new.or(old) else { return };
+            self.pending.borrow_mut().forget(&key_of(&**gone));
+            if self.cluster.borrow_mut().forget(uid(gone)) {
+                self.retry();
+            }
+            return;
+        };
+        if let Some(node) = node_of(pod) {
+            self.pending.borrow_mut().forget(&key_of(&**pod));
+            self.cluster.borrow_mut().place(pod, node);
+        } else if !is_ours(pod) {
+            self.pending.borrow_mut().forget(&key_of(&**pod));
+        } else if !self.cluster.borrow().is_placed(uid(pod)) && old.is_none_or(|old| old.spec != pod.spec || !is_ours(old)) {
+            self.pending.borrow_mut().add(pod);
+            self.wake.notify_one();
+        }
+    }
+
+    fn retry(&self) {
+        if self.pending.borrow_mut().retry() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Places pods for ever. Choosing is done here, one pod at a time; binding goes on beside it.
+    pub async fn run(&self) {
+        loop {
+            let next = self.pending.borrow_mut().next();
+            match next {
+                Some(key) => self.schedule(&key),
+                None => self.wake.notified().await,
+            }
+        }
+    }
+
+    fn schedule(&self, key: &str) {
+        let Some(pod) = self.pods.get(key).filter(|pod| is_ours(pod)) else { return };
+        if self.cluster.borrow().is_placed(uid(&pod)) {
+            return;
+        }
+        match self.choose(&pod) {
+            Ok(node) => {
+                self.cluster.borrow_mut().place(&pod, &node);
+                let this = self.clone();
+                tokio::task::spawn_local(async move { this.bind(pod, node).await });
+            }
+            Err(why) => {
+                self.pending.borrow_mut().stuck(&pod);
+                debug!(pod = key, reason = why, "unable to schedule pod; no fit; waiting");
+                let this = self.clone();
+                tokio::task::spawn_local(async move { this.refuse(pod, why).await });
+            }
+        }
+    }
+
+    fn choose(&self, pod: &Pod) -> Result<String, String> {
+        let candidates = self.cluster.borrow().candidates();
+        let (mut fitting, mut refusals): (Vec<&Candidate>, Vec<Refusal>) = (Vec::new(), Vec::new());
+        for candidate in &candidates {
+            match check(pod, candidate) {
+                Ok(()) => fitting.push(candidate),
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
+        let chosen = best(pod, &fitting).and_then(|candidate| candidate.node.metadata.name.clone());
+        chosen.ok_or_else(|| explain(&refusals))
+    }
+
+    async fn bind(&self, pod: Rc<Pod>, node: String) {
+        let (namespace, name) = place(&pod);
+        let binding = Binding {
+            metadata: ObjectMeta {
+                name: Some(name.into()),
+                namespace: Some(namespace.into()),
+                uid: pod.metadata.uid.clone(),
+                ..ObjectMeta::default()
+            },
+            target: ObjectReference {
+                kind: Some("Node".into()),
+                name: Some(node.clone()),
+                ..ObjectReference::default()
+            },
+        };
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let answer: Result<serde_json::Value, kube::Error> =
+            api.create_subresource("binding", name, &PostParams::default(), &binding).await;
+        match answer {
+            Ok(_) => {
+                info!(pod = key_of(&*pod), node, "successfully bound pod to node");
+                let message = format!("Successfully assigned {namespace}/{name} to {node}");
+                self.recorder.event(&reference(&*pod), Kind::Normal, "Scheduled", message);
+            }
+            Err(error) => self.unbind(&pod, &error).await,
+        }
+    }
+
+    /// The binding failed: the pod does not count there, and is tried again if it still wants a node.
+    async fn unbind(&self, pod: &Pod, error: &kube::Error) {
+        let lost = matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409));
+        if !lost {
+            warn!(pod = key_of(pod), %error, "binding rejected");
+            tokio::time::sleep(RETRY).await;
+        }
+        let known = self.pods.get(&key_of(pod)).filter(|known| known.metadata.uid == pod.metadata.uid);
+        // Somebody else may have bound it meanwhile: then it counts where they put it.
+        if known.as_ref().is_some_and(|known| node_of(known).is_some()) {
+            return;
+        }
+        self.cluster.borrow_mut().forget(uid(pod));
+        if let Some(known) = known.filter(|known| is_ours(known)) {
+            self.pending.borrow_mut().add(&known);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Says why a pod waits, in its events and its status.
+    async fn refuse(&self, pod: Rc<Pod>, why: String) {
+        self.recorder.event(&reference(&*pod), Kind::Warning, "FailedScheduling", why.clone());
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let known = conditions.iter().any(|one| {
+            one.type_ == "PodScheduled" && one.status == "False" && one.message.as_deref() == Some(&why)
+        });
+        if known {
+            return;
+        }
+        let (namespace, name) = place(&pod);
+        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why,
+            "lastTransitionTime": Time(Timestamp::now()), "observedGeneration": pod.metadata.generation,
+        }]}});
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        if let Err(error) = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+            debug!(pod = key_of(&*pod), %error, "write the pod's condition");
+        }
+    }
+}
+
+fn place(pod: &Pod) -> (&str, &str) {
+    let meta = &pod.metadata;
+    (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(value: serde_json::Value) -> Node {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_heartbeat_helps_nobody_and_a_lost_taint_does() {
+        let old = node(json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}));
+        let beat = node(json!({
+            "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]},
+            "status": {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]},
+        }));
+        assert!(!may_help(Some(&old), &beat));
+        assert!(may_help(Some(&beat), &node(json!({"spec": {}}))));
+        assert!(may_help(None, &old));
+    }
+
+    #[test]
+    fn only_unplaced_ungated_pods_of_this_scheduler_are_ours() {
+        let pod = |spec: serde_json::Value| -> Pod { serde_json::from_value(json!({"spec": spec})).unwrap() };
+        assert!(is_ours(&pod(json!({"containers": []}))));
+        assert!(!is_ours(&pod(json!({"containers": [], "nodeName": "a"}))));
+        assert!(!is_ours(&pod(json!({"containers": [], "schedulerName": "mine"}))));
+        assert!(!is_ours(&pod(json!({"containers": [], "schedulingGates": [{"name": "g"}]}))));
+    }
+}
