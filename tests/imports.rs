@@ -1,5 +1,7 @@
 //! The house keeps its shape: imports point one way, and the few structural rules hold.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where and stop")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +21,8 @@ const FLOORS: &[&[&str]] = &[
 
 fn floor(module: &str) -> usize {
     let found = FLOORS.iter().position(|floor| floor.contains(&module));
-    found.unwrap_or_else(|| panic!("src/{module} stands on no floor: add it to the table in tests/imports.rs"))
+    found
+        .unwrap_or_else(|| panic!("src/{module} stands on no floor: add it to the table in tests/imports.rs"))
 }
 
 fn sources() -> Vec<PathBuf> {
@@ -48,8 +51,11 @@ fn imports(text: &str) -> Vec<String> {
                 None => vec![after],
             };
             for word in words {
-                let name: String =
-                    word.trim().chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+                let name: String = word
+                    .trim()
+                    .chars()
+                    .take_while(|letter| letter.is_alphanumeric() || *letter == '_')
+                    .collect();
                 if !name.is_empty() {
                     names.push(name);
                 }
@@ -77,7 +83,8 @@ fn imports_point_down_and_siblings_meet_on_the_wire_only() {
 
 #[test]
 fn the_import_reader_sees_what_it_must() {
-    let text = "use crate::net::dial;\nuse crate::{api::Status, lab};\n// crate::cli\nlet x = crate::pki::new();";
+    let text =
+        "use crate::net::dial;\nuse crate::{api::Status, lab};\n// crate::cli\nlet x = crate::pki::new();";
     assert_eq!(imports(text), ["net", "api", "lab", "pki"]);
 }
 

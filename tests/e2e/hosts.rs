@@ -18,18 +18,36 @@ fn a_host_looks_like_a_machine_of_a_real_cluster() {
         assert!(flag.split('|').any(|flag| line.contains(flag)), "{line}");
     }
     let here = |host: &str, files: &[&str]| lab.on(host, &[&["ls", "-d"], files].concat());
-    here("control", &[
-        "/etc/kubernetes/pki/ca.crt", "/etc/kubernetes/pki/apiserver.crt", "/etc/kubernetes/pki/sa.pub",
-        "/etc/kubernetes/pki/apiserver-kubelet-client.key", "/etc/kubernetes/pki/front-proxy-ca.crt",
-        "/etc/kubernetes/admin.conf", "/etc/kubernetes/super-admin.conf", "/etc/kubernetes/scheduler.conf",
-        "/etc/kubernetes/controller-manager.conf", "/etc/kubernetes/manifests/kube-apiserver.yaml",
-        "/etc/kubernetes/manifests/kube-controller-manager.yaml", "/etc/kubernetes/manifests/kube-scheduler.yaml",
-    ]);
-    here("node-1", &[
-        "/etc/kubernetes/pki/ca.crt", "/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf",
-        "/var/lib/kubelet/config.yaml", "/var/lib/kubelet/kubeadm-flags.env", "/var/lib/kube-proxy/config.conf",
-        "/var/lib/kubelet/pki/kubelet-client-current.pem", "/var/lib/kubelet/pki/kubelet.crt",
-    ]);
+    here(
+        "control",
+        &[
+            "/etc/kubernetes/pki/ca.crt",
+            "/etc/kubernetes/pki/apiserver.crt",
+            "/etc/kubernetes/pki/sa.pub",
+            "/etc/kubernetes/pki/apiserver-kubelet-client.key",
+            "/etc/kubernetes/pki/front-proxy-ca.crt",
+            "/etc/kubernetes/admin.conf",
+            "/etc/kubernetes/super-admin.conf",
+            "/etc/kubernetes/scheduler.conf",
+            "/etc/kubernetes/controller-manager.conf",
+            "/etc/kubernetes/manifests/kube-apiserver.yaml",
+            "/etc/kubernetes/manifests/kube-controller-manager.yaml",
+            "/etc/kubernetes/manifests/kube-scheduler.yaml",
+        ],
+    );
+    here(
+        "node-1",
+        &[
+            "/etc/kubernetes/pki/ca.crt",
+            "/etc/kubernetes/kubelet.conf",
+            "/etc/kubernetes/bootstrap-kubelet.conf",
+            "/var/lib/kubelet/config.yaml",
+            "/var/lib/kubelet/kubeadm-flags.env",
+            "/var/lib/kube-proxy/config.conf",
+            "/var/lib/kubelet/pki/kubelet-client-current.pem",
+            "/var/lib/kubelet/pki/kubelet.crt",
+        ],
+    );
     assert_eq!(lab.on("node-1", &["hostname"]), "node-1\n");
     assert!(lab.on("node-2", &["cat", "/etc/hosts"]).contains("198.51.100.2"));
     assert_eq!(lab.minilab(&["exec", "node-1", "--", "sh", "-c", "exit 7"]).code, 7);
@@ -41,9 +59,17 @@ fn no_host_shows_what_is_in_the_users_home() {
     let marker = format!("marker-{:x}", random());
     std::fs::write(lab.home.path().join(&marker), "secret").unwrap();
     for host in ["control", "wire", "switch", "node-1", "node-2"] {
-        let found = lab.on(host, &["sh", "-c", &format!("find / -name '{marker}' 2>/dev/null; cat /proc/1/mountinfo | head -0; ls -A /home")]);
+        let found = lab.on(
+            host,
+            &[
+                "sh",
+                "-c",
+                &format!("find / -name '{marker}' 2>/dev/null; cat /proc/1/mountinfo | head -0; ls -A /home"),
+            ],
+        );
         assert_eq!(found, "", "{host} shows the machine");
-        let sysctl = lab.minilab(&["exec", host, "--", "sh", "-c", "echo 1 > /proc/sys/vm/overcommit_memory"]);
+        let sysctl =
+            lab.minilab(&["exec", host, "--", "sh", "-c", "echo 1 > /proc/sys/vm/overcommit_memory"]);
         assert_ne!(sysctl.code, 0, "{host} may write the machine's settings");
     }
 }
@@ -67,8 +93,10 @@ fn every_packet_between_control_and_nodes_crosses_wire_and_none_leaves_the_lab()
     // Three megabytes in frames of at most 64 KiB (segments are joined on a veth) and their answers.
     assert!(packets > 3_000_000 / 65_536, "only {packets} packets crossed");
     for (host, way) in [("control", "198.51.100.1"), ("node-1", "192.0.2.1")] {
-        let hop = lab.on(host, &["sh", "-c", "cut -f2,3 /proc/net/route | awk '$1 == \"00000000\" {print $2}'"]);
-        let bytes: Vec<String> = way.split('.').rev().map(|part| format!("{:02X}", part.parse::<u8>().unwrap())).collect();
+        let hop =
+            lab.on(host, &["sh", "-c", "cut -f2,3 /proc/net/route | awk '$1 == \"00000000\" {print $2}'"]);
+        let bytes: Vec<String> =
+            way.split('.').rev().map(|part| format!("{:02X}", part.parse::<u8>().unwrap())).collect();
         assert_eq!(hop.trim(), bytes.concat(), "{host}'s only way out is wire");
     }
     let wire = lab.on("wire", &["sh", "-c", "cut -f2 /proc/net/route"]);

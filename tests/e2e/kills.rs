@@ -9,7 +9,8 @@ fn back(lab: &Lab, role: &str, host: &str, old: i32) {
     eventually(Duration::from_secs(2), &format!("{role} is back"), || {
         let status = lab.status();
         let roles = status["roles"].as_array().ok_or("no roles")?.clone();
-        let entry = roles.iter().find(|entry| entry["name"] == role && entry["host"] == host).ok_or("not listed")?;
+        let entry =
+            roles.iter().find(|entry| entry["name"] == role && entry["host"] == host).ok_or("not listed")?;
         match entry["ready"] == true && entry["pid"].as_i64().is_some_and(|pid| pid != i64::from(old)) {
             true => Ok(()),
             false => Err(entry.to_string()),
@@ -26,7 +27,10 @@ fn kill(lab: &Lab, role: &str, host: &str) {
 /// What must not change about a running pod: container id, restarts, start.
 fn identity(lab: &Lab, pod: &str) -> String {
     let status = lab.object(&["pod", pod])["status"]["containerStatuses"][0].clone();
-    format!("{} {} {}", status["containerID"], status["restartCount"], status["state"]["running"]["startedAt"])
+    format!(
+        "{} {} {}",
+        status["containerID"], status["restartCount"], status["state"]["running"]["startedAt"]
+    )
 }
 
 #[test]
@@ -56,7 +60,8 @@ fn every_role_is_back_within_two_seconds_and_nothing_acknowledged_is_lost() {
     let numbers: Vec<u64> = logs.lines().map(|line| line["line ".len()..].parse().unwrap()).collect();
     assert!(numbers.iter().zip(1..).all(|(have, want)| *have == want), "a log line is missing or doubled");
     lab.run("after", "sleep infinity");
-    lab.kubectl(&["create", "deployment", "after", "--image=minilab/toolbox", "--", "sleep", "infinity"]).ok();
+    lab.kubectl(&["create", "deployment", "after", "--image=minilab/toolbox", "--", "sleep", "infinity"])
+        .ok();
     lab.kubectl(&["rollout", "status", "deployment/after", "--timeout=30s"]).ok();
 }
 
@@ -82,14 +87,12 @@ class H(s.StreamRequestHandler):
     def handle(self):
         for line in self.rfile: self.wfile.write(line)
 s.ThreadingTCPServer(('', 9000), H).serve_forever()";
-    for (name, node, command) in [("echo", "node-2", vec!["python3", "-c", echo])] {
-        lab.apply(
-            &serde_json::json!({"apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": name, "labels": {"app": name}},
-                "spec": {"nodeName": node, "containers": [{"name": name, "image": "minilab/toolbox", "command": command}]}})
-            .to_string(),
-        );
-    }
+    lab.apply(
+        &serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "echo", "labels": {"app": "echo"}},
+            "spec": {"nodeName": "node-2", "containers": [
+                {"name": "echo", "image": "minilab/toolbox", "command": ["python3", "-c", echo]}]}})
+        .to_string(),
+    );
     lab.kubectl(&["expose", "pod", "echo", "--port=9000"]).ok();
     lab.wait_ready("echo");
     let address = lab.object(&["service", "echo"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
@@ -110,14 +113,24 @@ while True:
     );
     lab.wait_ready("client");
     let answered = |lab: &Lab| lab.kubectl(&["logs", "client"]).ok().lines().count();
-    eventually(Duration::from_secs(10), "a first answer", || if answered(&lab) > 0 { Ok(()) } else { Err("none".into()) });
-    for (role, host) in
-        [("kube-proxy", "node-1"), ("kubelet", "node-1"), ("kubelet", "node-2"), ("kube-apiserver", "control"), ("kube-proxy", "node-2")]
-    {
+    eventually(Duration::from_secs(10), "a first answer", || {
+        if answered(&lab) > 0 { Ok(()) } else { Err("none".into()) }
+    });
+    for (role, host) in [
+        ("kube-proxy", "node-1"),
+        ("kubelet", "node-1"),
+        ("kubelet", "node-2"),
+        ("kube-apiserver", "control"),
+        ("kube-proxy", "node-2"),
+    ] {
         kill(&lab, role, host);
         let before = answered(&lab);
         eventually(Duration::from_secs(5), "the connection goes on", || {
-            if answered(&lab) > before { Ok(()) } else { Err(lab.kubectl(&["logs", "client", "--tail=3"]).stdout) }
+            if answered(&lab) > before {
+                Ok(())
+            } else {
+                Err(lab.kubectl(&["logs", "client", "--tail=3"]).stdout)
+            }
         });
     }
     assert_eq!(lab.object(&["pod", "client"])["status"]["containerStatuses"][0]["restartCount"], 0);
@@ -133,7 +146,13 @@ fn kill_of_the_supervisor_or_keeper_takes_everything_and_up_brings_the_objects_b
         assert!(members.len() > 12, "{members:?}");
         let pid = match victim {
             "keeper" => lab.keeper(),
-            _ => members.iter().find(|one| one.command.starts_with("minilab-superv")).expect("a supervisor").pid,
+            _ => {
+                members
+                    .iter()
+                    .find(|one| one.command.starts_with("minilab-superv"))
+                    .expect("a supervisor")
+                    .pid
+            }
         };
         let at = Instant::now();
         process::kill(pid);

@@ -36,24 +36,40 @@ fn look_around(lab: &Lab, kubectl: &Kubectl) {
     let nodes = lab.kubectl_of(kubectl, &["get", "nodes", "-o", "wide"]).ok();
     let rows: Vec<&str> = nodes.lines().collect();
     assert_eq!(rows.len(), 3, "{nodes}");
-    assert!(rows[0].starts_with("NAME") && rows[0].contains("INTERNAL-IP") && rows[0].contains("CONTAINER-RUNTIME"));
+    assert!(
+        rows[0].starts_with("NAME")
+            && rows[0].contains("INTERNAL-IP")
+            && rows[0].contains("CONTAINER-RUNTIME")
+    );
     for (row, address) in rows[1..].iter().zip(["192.0.2.11", "192.0.2.12"]) {
         assert!(row.contains(" Ready ") && row.contains("v1.36") && row.contains(address), "{row}");
     }
     let csr = lab.kubectl_of(kubectl, &["get", "csr"]).ok();
     let issued = csr.lines().filter(|line| line.contains("Approved,Issued"));
-    assert_eq!(issued.filter(|line| line.contains("kubernetes.io/kube-apiserver-client-kubelet")).count(), 2, "{csr}");
+    assert_eq!(
+        issued.filter(|line| line.contains("kubernetes.io/kube-apiserver-client-kubelet")).count(),
+        2,
+        "{csr}"
+    );
     let pods = lab.kubectl_of(kubectl, &["get", "pods", "-A"]);
     assert!(pods.code == 0, "{}", pods.stderr);
     let services = lab.kubectl_of(kubectl, &["get", "services"]).ok();
-    assert!(services.lines().any(|line| line.starts_with("kubernetes") && line.contains("10.96.0.1") && line.contains("443/TCP")), "{services}");
+    assert!(
+        services.lines().any(|line| line.starts_with("kubernetes")
+            && line.contains("10.96.0.1")
+            && line.contains("443/TCP")),
+        "{services}"
+    );
     assert!(lab.kubectl_of(kubectl, &["cluster-info"]).ok().contains("127.0.0.1"));
 }
 
 fn run_a_pod(lab: &Lab, kubectl: &Kubectl) {
     let script = "while :; do date; sleep 1; done";
     let made = lab
-        .kubectl_of(kubectl, &["run", "web", "--image=minilab/toolbox", "--restart=Never", "--", "sh", "-c", script])
+        .kubectl_of(
+            kubectl,
+            &["run", "web", "--image=minilab/toolbox", "--restart=Never", "--", "sh", "-c", script],
+        )
         .ok();
     assert_eq!(made, "pod/web created\n");
     let ready = lab.kubectl_of(kubectl, &["wait", "--for=condition=Ready", "pod/web", "--timeout=30s"]).ok();
@@ -74,7 +90,10 @@ fn run_a_pod(lab: &Lab, kubectl: &Kubectl) {
         assert!(described.contains(line), "no {line:?} in\n{described}");
     }
     let events = lab.kubectl_of(kubectl, &["get", "events"]).ok();
-    assert!(events.contains("Started") && events.contains("pod/web") && events.contains("Scheduled"), "{events}");
+    assert!(
+        events.contains("Started") && events.contains("pod/web") && events.contains("Scheduled"),
+        "{events}"
+    );
     let gone = lab.kubectl_of(kubectl, &["delete", "pod", "web", "--grace-period=1"]).ok();
     assert!(gone.starts_with("pod \"web\" deleted"), "{gone}");
     let after = lab.kubectl_of(kubectl, &["get", "pod", "web"]).fails_with(1);
@@ -97,7 +116,16 @@ fn follow_logs(lab: &Lab, kubectl: &Kubectl) {
 
 fn deploy(lab: &Lab, kubectl: &Kubectl) {
     let run = |arguments: &[&str]| lab.kubectl_of(kubectl, arguments).ok();
-    run(&["create", "deployment", "made", "--image=minilab/toolbox", "--replicas=1", "--", "sleep", "infinity"]);
+    run(&[
+        "create",
+        "deployment",
+        "made",
+        "--image=minilab/toolbox",
+        "--replicas=1",
+        "--",
+        "sleep",
+        "infinity",
+    ]);
     run(&["rollout", "status", "deployment/made", "--timeout=30s"]);
     assert_eq!(run(&["scale", "deployment/made", "--replicas=3"]), "deployment.apps/made scaled\n");
     run(&["rollout", "status", "deployment/made", "--timeout=30s"]);
@@ -126,7 +154,11 @@ fn change_things(lab: &Lab, kubectl: &Kubectl) {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&edited.stdout);
-    assert!(said.contains("deployment.apps/applied edited"), "{said}{}", String::from_utf8_lossy(&edited.stderr));
+    assert!(
+        said.contains("deployment.apps/applied edited"),
+        "{said}{}",
+        String::from_utf8_lossy(&edited.stderr)
+    );
     assert_eq!(run(&["get", "deployment", "applied", "-o", "jsonpath={.metadata.labels.tier}"]), "back");
     let wrong = WEB.replace("replicas", "replicsa");
     std::fs::write(file, wrong).unwrap();
@@ -141,7 +173,9 @@ fn ask_for_help(lab: &Lab, kubectl: &Kubectl) {
     assert!(explained.contains("containers") && explained.contains("-required-"), "{explained}");
     assert!(run(&["explain", "deployment.spec.strategy", "--recursive"]).contains("maxSurge"));
     let resources = run(&["api-resources"]);
-    for kind in ["Pod", "Deployment", "CertificateSigningRequest", "Lease", "ClusterRoleBinding", "EndpointSlice"] {
+    for kind in
+        ["Pod", "Deployment", "CertificateSigningRequest", "Lease", "ClusterRoleBinding", "EndpointSlice"]
+    {
         assert!(resources.contains(kind), "no {kind} in\n{resources}");
     }
     assert!(run(&["version"]).contains("Server Version: v1.36"));

@@ -16,7 +16,8 @@ fn machine(lab: &Lab) -> BTreeSet<String> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     seen.extend(mounts.lines().filter(|line| line.contains(&home)).map(|line| format!("mount {line}")));
     let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
-    let named = sockets.lines().filter_map(|line| line.split(' ').next_back()).filter(|path| path.contains(&home));
+    let named =
+        sockets.lines().filter_map(|line| line.split(' ').next_back()).filter(|path| path.contains(&home));
     seen.extend(named.map(|path| format!("socket {path}")));
     let mut folders = vec![lab.home.path().join("run")];
     while let Some(folder) = folders.pop() {
@@ -61,7 +62,8 @@ fn kills_at_random_moments_of_up_leave_nothing() {
     let lab = Lab::new();
     let before = machine(&lab);
     for round in 0..rounds(50) {
-        let mut up = lab.command(binary()).arg("up").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut up =
+            lab.command(binary()).arg("up").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(random() % 700));
         let pid = up.id() as i32;
         // The lab's own processes leave `up` early, so all that carry its name are collected.

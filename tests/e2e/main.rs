@@ -4,6 +4,8 @@
 //! `MINILAB_BIN` runs another build of the binary; `MINILAB_KEEP=failure` leaves a failed test's lab up
 //! and prints how to enter it; `MINILAB_SOAK=1` runs counted loops in full instead of at a twentieth.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where and stop")]
+
 mod hosts;
 mod kills;
 mod kit;

@@ -53,7 +53,16 @@ spec:
     ));
     lab.kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/look", "--timeout=30s"]).ok();
     let logs = lab.kubectl(&["logs", "look"]).ok();
-    for line in ["colour=blue word=sesame", "service=10.96.0.1:443", "ca.crt", "namespace", "token", "scratch", "sys is read-only", "\nlook\n"] {
+    for line in [
+        "colour=blue word=sesame",
+        "service=10.96.0.1:443",
+        "ca.crt",
+        "namespace",
+        "token",
+        "scratch",
+        "sys is read-only",
+        "\nlook\n",
+    ] {
         assert!(logs.contains(line), "no {line:?} in\n{logs}");
     }
     assert!(!logs.contains(&marker), "the machine shows through:\n{logs}");
@@ -106,13 +115,17 @@ print('api', get(r, context=ssl.create_default_context(cafile=d + 'ca.crt')))
     );
     lab.kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/ask", "--timeout=60s"]).ok();
     let logs = lab.kubectl(&["logs", "ask"]).ok();
-    assert!(logs.contains("peer default") && logs.contains("service default") && logs.contains("v1.36"), "{logs}");
+    assert!(
+        logs.contains("peer default") && logs.contains("service default") && logs.contains("v1.36"),
+        "{logs}"
+    );
 }
 
 #[test]
 fn a_failing_container_is_restarted_with_back_off_and_its_previous_log_stays() {
     let lab = Lab::up();
-    lab.kubectl(&["run", "crash", "--image=minilab/toolbox", "--", "sh", "-c", "echo run $RANDOM$$; exit 7"]).ok();
+    lab.kubectl(&["run", "crash", "--image=minilab/toolbox", "--", "sh", "-c", "echo run $RANDOM$$; exit 7"])
+        .ok();
     let pod = eventually(Duration::from_secs(40), "two restarts", || {
         let pod = lab.object(&["pod", "crash"]);
         let status = pod["status"]["containerStatuses"][0].clone();

@@ -71,9 +71,8 @@ impl Cache {
             return bucket;
         }
         let mut buckets = self.buckets.write().unwrap_or_else(PoisonError::into_inner);
-        let make = || {
-            Arc::new(Bucket { name: name.into(), state: RwLock::default(), changed: watch::channel(0).0 })
-        };
+        let make =
+            || Arc::new(Bucket { name: name.into(), state: RwLock::default(), changed: watch::channel(0).0 });
         buckets.entry(name.into()).or_insert_with(make).clone()
     }
 

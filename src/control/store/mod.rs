@@ -183,7 +183,9 @@ impl Store {
     /// [`StoreError::Open`] when the directory cannot be used or its log does not read back.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let dir = dir.to_owned();
-        Self::start(Box::new(move || SledEngine::open(&dir).map(|engine| Box::new(engine) as Box<dyn Engine>)))
+        Self::start(Box::new(move || {
+            SledEngine::open(&dir).map(|engine| Box::new(engine) as Box<dyn Engine>)
+        }))
     }
 
     /// Starts on an engine; `open` is called again to recover after an I/O error.

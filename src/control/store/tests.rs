@@ -71,10 +71,7 @@ async fn compare_and_swap_refuses_with_the_reason() {
     let lost = write(Expect::Revision(first.mod_revision), "3").await;
     assert!(matches!(lost, Err(StoreError::Modified { current }) if current == second.mod_revision));
     let bad = Draft { bytes: b"{}".to_vec(), revision_at: 40 };
-    assert!(matches!(
-        store.write(PODS, "k", None, Change::Put(bad)).await,
-        Err(StoreError::Malformed)
-    ));
+    assert!(matches!(store.write(PODS, "k", None, Change::Put(bad)).await, Err(StoreError::Malformed)));
     assert_eq!(store.revision(), second.mod_revision, "a refused write takes no revision");
 }
 
@@ -149,7 +146,10 @@ async fn a_watch_delivers_in_order_and_ends_after_its_last_event() {
     let other = store.write("/registry/other/", "x", None, Change::Put(draft("x"))).await.unwrap();
     let events = watch.next().await.unwrap();
     assert_eq!(events.len(), 3);
-    assert_eq!(text(&events[0].frame(Frame::Added)), "{\"type\":\"ADDED\",\"object\":{\"rv\":\"2\",\"v\":\"1\"}}\n");
+    assert_eq!(
+        text(&events[0].frame(Frame::Added)),
+        "{\"type\":\"ADDED\",\"object\":{\"rv\":\"2\",\"v\":\"1\"}}\n"
+    );
     let lost = events[1].frame(Frame::Deleted);
     assert_eq!(text(&lost), "{\"type\":\"DELETED\",\"object\":{\"rv\":\"3\",\"v\":\"1\"}}\n");
     assert_eq!(text(&events[2].object(Frame::Deleted)), "{\"rv\":\"4\",\"v\":\"last\"}");

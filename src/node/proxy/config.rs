@@ -12,12 +12,32 @@ use crate::api::flags;
 
 /// Real flags that have no meaning here; each is named in a warning at start.
 const UNIMPLEMENTED: &[&str] = &[
-    "v=", "vmodule=", "profiling", "feature-gates=", "oom-score-adj=", "conntrack-max-per-core=",
-    "conntrack-min=", "conntrack-tcp-timeout-established=", "conntrack-tcp-timeout-close-wait=",
-    "config-sync-period=", "kube-api-burst=", "kube-api-qps=", "kube-api-content-type=", "min-sync-period=",
-    "sync-period=", "iptables-min-sync-period=", "iptables-sync-period=", "iptables-localhost-nodeports",
-    "nodeport-addresses=", "detect-local-mode=", "write-config-to=", "show-hidden-metrics-for-version=",
-    "bind-address=", "bind-address-hard-fail", "logging-format=", "masquerade-all",
+    "v=",
+    "vmodule=",
+    "profiling",
+    "feature-gates=",
+    "oom-score-adj=",
+    "conntrack-max-per-core=",
+    "conntrack-min=",
+    "conntrack-tcp-timeout-established=",
+    "conntrack-tcp-timeout-close-wait=",
+    "config-sync-period=",
+    "kube-api-burst=",
+    "kube-api-qps=",
+    "kube-api-content-type=",
+    "min-sync-period=",
+    "sync-period=",
+    "iptables-min-sync-period=",
+    "iptables-sync-period=",
+    "iptables-localhost-nodeports",
+    "nodeport-addresses=",
+    "detect-local-mode=",
+    "write-config-to=",
+    "show-hidden-metrics-for-version=",
+    "bind-address=",
+    "bind-address-hard-fail",
+    "logging-format=",
+    "masquerade-all",
 ];
 
 /// The command line.
@@ -108,7 +128,8 @@ impl Config {
                 let name = path.display().to_string();
                 let text = std::fs::read_to_string(path)
                     .map_err(|source| ProxyError::ReadConfig { path: name.clone(), source })?;
-                serde_yaml_ng::from_str(&text).map_err(|source| ProxyError::ParseConfig { path: name, source })?
+                serde_yaml_ng::from_str(&text)
+                    .map_err(|source| ProxyError::ParseConfig { path: name, source })?
             }
         };
         let mode = options.proxy_mode.as_deref().unwrap_or(&file.mode);
@@ -126,8 +147,12 @@ impl Config {
             cluster_cidr: options.cluster_cidr.or_else(|| file.cluster_cidr.parse().ok()),
             masquerade_all: file.nftables.masquerade_all,
             masquerade_mark: 1 << file.nftables.masquerade_bit.unwrap_or(14).min(31),
-            healthz: text(&options.healthz_bind_address, &file.healthz_bind_address, "0.0.0.0:10256").parse().ok(),
-            metrics: text(&options.metrics_bind_address, &file.metrics_bind_address, "127.0.0.1:10249").parse().ok(),
+            healthz: text(&options.healthz_bind_address, &file.healthz_bind_address, "0.0.0.0:10256")
+                .parse()
+                .ok(),
+            metrics: text(&options.metrics_bind_address, &file.metrics_bind_address, "127.0.0.1:10249")
+                .parse()
+                .ok(),
         })
     }
 }

@@ -38,9 +38,8 @@ pub async fn serve(config: &Config, health: Health) -> Result<(), ProxyError> {
         async move { health.report() }
     };
     let healthz = Router::new().route("/healthz", get(report.clone())).route("/livez", get(report));
-    let metrics = Router::new()
-        .route("/healthz", get(async || "ok"))
-        .route("/proxyMode", get(async || "nftables"));
+    let metrics =
+        Router::new().route("/healthz", get(async || "ok")).route("/proxyMode", get(async || "nftables"));
     for (address, routes) in [(config.healthz, healthz), (config.metrics, metrics)] {
         if let Some(address) = address {
             spawn(address, routes).await?;

@@ -142,7 +142,8 @@ async fn keep_in_step(config: &Config, kube: kube::Client, health: &Health) -> a
         if !(observed.services.synced && observed.slices.synced) {
             continue;
         }
-        let wanted = Ruleset::new(config, observed.services.objects.values(), observed.slices.objects.values());
+        let wanted =
+            Ruleset::new(config, observed.services.objects.values(), observed.slices.objects.values());
         if written.as_ref() != Some(&wanted) {
             match table::write(&wanted) {
                 Ok(()) => written = Some(wanted),

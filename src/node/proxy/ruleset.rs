@@ -99,7 +99,8 @@ fn endpoints(port: &ServicePort, slices: &[&EndpointSlice], node: Option<&str>) 
             let matching = slice.ports.iter().flatten().find(|candidate| {
                 candidate.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
             });
-            let Some(number) = matching.and_then(|port| port.port).and_then(|port| u16::try_from(port).ok()) else {
+            let Some(number) = matching.and_then(|port| port.port).and_then(|port| u16::try_from(port).ok())
+            else {
                 continue;
             };
             for endpoint in slice.endpoints.iter().flatten() {

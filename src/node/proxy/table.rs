@@ -9,7 +9,9 @@
 use ring::digest::{SHA256, digest};
 
 use super::ruleset::{Backend, Ruleset};
-use crate::sys::nft::{Batch, ChainKind, Family, Hook, NftError, Protocol, Rule, ServiceKey, Verdict, priority};
+use crate::sys::nft::{
+    Batch, ChainKind, Family, Hook, NftError, Protocol, Rule, ServiceKey, Verdict, priority,
+};
 
 const TABLE: &str = "kube-proxy";
 const MARK: &str = "mark-for-masquerade";

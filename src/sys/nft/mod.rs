@@ -162,8 +162,11 @@ impl Batch {
         let id = self.new_set("__map%d", INTEGER_TYPE, 4, SET_MAP | SET_ANONYMOUS | SET_CONSTANT);
         let verdicts: Vec<Verdict> = chains.iter().map(|chain| Verdict::Goto(chain.clone())).collect();
         // numgen leaves a number in the machine's byte order.
-        let keyed: Vec<_> =
-            verdicts.iter().enumerate().map(|(n, verdict)| ((n as u32).to_ne_bytes().to_vec(), verdict)).collect();
+        let keyed: Vec<_> = verdicts
+            .iter()
+            .enumerate()
+            .map(|(n, verdict)| ((n as u32).to_ne_bytes().to_vec(), verdict))
+            .collect();
         self.elements("__map%d", id, &keyed);
         self.rule(chain, &Rule::new().random_below(chains.len() as u32).verdict_by_set_id("__map%d", id));
     }

@@ -102,9 +102,11 @@ impl Rule {
 
     /// `P dport PORT`.
     pub fn destination_port(self, protocol: Protocol, port: u16) -> Self {
-        self.protocol(protocol)
-            .payload(TRANSPORT_HEADER, DESTINATION_PORT, 2, REGISTER_1)
-            .compare(REGISTER_1, EQUAL, &port.to_be_bytes())
+        self.protocol(protocol).payload(TRANSPORT_HEADER, DESTINATION_PORT, 2, REGISTER_1).compare(
+            REGISTER_1,
+            EQUAL,
+            &port.to_be_bytes(),
+        )
     }
 
     /// `iifname NAME`.
@@ -184,12 +186,15 @@ impl Rule {
 
     /// `dnat to ADDRESS:PORT`.
     pub fn dnat(self, address: Ipv4Addr, port: u16) -> Self {
-        self.load(REGISTER_1, &address.octets()).load(REGISTER_2, &port.to_be_bytes()).expression("nat", |nat| {
-            nat.number(1, 1);
-            nat.number(2, 2);
-            nat.number(3, REGISTER_1);
-            nat.number(5, REGISTER_2);
-        })
+        self.load(REGISTER_1, &address.octets()).load(REGISTER_2, &port.to_be_bytes()).expression(
+            "nat",
+            |nat| {
+                nat.number(1, 1);
+                nat.number(2, 2);
+                nat.number(3, REGISTER_1);
+                nat.number(5, REGISTER_2);
+            },
+        )
     }
 
     /// `snat to ADDRESS`.
@@ -208,7 +213,8 @@ impl Rule {
 
     /// `redirect to :PORT`.
     pub fn redirect(self, port: u16) -> Self {
-        self.load(REGISTER_1, &port.to_be_bytes()).expression("redir", |redirect| redirect.number(1, REGISTER_1))
+        self.load(REGISTER_1, &port.to_be_bytes())
+            .expression("redir", |redirect| redirect.number(1, REGISTER_1))
     }
 
     /// `reject`: the sender reads "connection refused".

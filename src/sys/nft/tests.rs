@@ -27,7 +27,11 @@ fn inside_namespace(test: &str) -> bool {
     };
     let output = again.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     false
 }
 
@@ -57,7 +61,10 @@ fn proxy(backends: &[u16]) -> Batch {
     let chains: Vec<String> = backends.iter().map(|port| format!("endpoint-{port}")).collect();
     for (chain, port) in chains.iter().zip(backends) {
         batch.chain(chain);
-        batch.rule(chain, &Rule::new().protocol(Protocol::Tcp).dnat(Ipv4Addr::LOCALHOST, *port).comment("one"));
+        batch.rule(
+            chain,
+            &Rule::new().protocol(Protocol::Tcp).dnat(Ipv4Addr::LOCALHOST, *port).comment("one"),
+        );
     }
     batch.balance("service", &chains);
     batch.rule("refuse", &Rule::new().counter().reject());
@@ -127,7 +134,8 @@ fn every_expression_is_taken_by_the_kernel() {
     batch.rule("post", &Rule::new().mark_xor(0x4000).masquerade());
     batch.rule("post", &Rule::new().source(pods).output_interface("eth0").snat([192, 0, 2, 1].into()));
     batch.rule("pre", &Rule::new().source_outside(pods).destination_port(Protocol::Tcp, 6443).jump("mark"));
-    batch.rule("pre", &Rule::new().input_interface("eth0").destination_port(Protocol::Udp, 53).redirect(5353));
+    batch
+        .rule("pre", &Rule::new().input_interface("eth0").destination_port(Protocol::Udp, 53).redirect(5353));
     batch.rule("fwd", &Rule::new().destination(pods).new_connection().counter().verdict(&Verdict::Drop));
     batch.commit().unwrap();
 }

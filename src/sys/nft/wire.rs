@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
+};
 
 use super::{Family, NftError};
 
@@ -83,13 +85,9 @@ fn frame(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, head: [u8; 4],
 /// The kernel works a batch off inside `send`, so every complaint is in the socket's queue when it
 /// returns, and an empty queue means success.
 pub fn exchange(messages: &[Message]) -> Result<(), NftError> {
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkNetFilter,
-    )
-    .map_err(|errno| NftError::Open(errno.into()))?;
+    let socket =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)
+            .map_err(|errno| NftError::Open(errno.into()))?;
     let [high, low] = SUBSYSTEM.to_be_bytes();
     let mut out = Vec::new();
     frame(&mut out, BATCH_BEGIN, REQUEST, 0, [0, 0, high, low], &[]);

@@ -27,7 +27,8 @@ pub fn any() -> &'static Kubectl {
 
 fn on_path() -> Option<Kubectl> {
     let path = std::env::var_os("PATH")?;
-    let found = std::env::split_paths(&path).map(|folder| folder.join("kubectl")).find(|file| file.is_file())?;
+    let found =
+        std::env::split_paths(&path).map(|folder| folder.join("kubectl")).find(|file| file.is_file())?;
     named(found)
 }
 

@@ -119,7 +119,8 @@ impl Lab {
         let status = self.status();
         let roles = status["roles"].as_array().unwrap().iter();
         let mut found = roles.filter(|entry| entry["name"] == role && entry["host"] == host);
-        found.next().and_then(|entry| entry["pid"].as_i64()).unwrap_or_else(|| panic!("{role} in {status}")) as i32
+        found.next().and_then(|entry| entry["pid"].as_i64()).unwrap_or_else(|| panic!("{role} in {status}"))
+            as i32
     }
 
     /// A command in a host, which must succeed.
@@ -129,7 +130,8 @@ impl Lab {
 
     /// Starts the toolbox with a shell command and waits until it is Ready.
     pub fn run(&self, pod: &str, script: &str) {
-        self.kubectl(&["run", pod, "--image=minilab/toolbox", "--restart=Never", "--", "sh", "-c", script]).ok();
+        self.kubectl(&["run", pod, "--image=minilab/toolbox", "--restart=Never", "--", "sh", "-c", script])
+            .ok();
         self.wait_ready(pod);
     }
 
@@ -150,7 +152,10 @@ impl Drop for Lab {
         if keep && std::thread::panicking() {
             self.home.disable_cleanup(true);
             let home = self.home.path().display();
-            eprintln!("kept: XDG_STATE_HOME={home}/state XDG_RUNTIME_DIR={home}/run minilab --lab {} status", self.name);
+            eprintln!(
+                "kept: XDG_STATE_HOME={home}/state XDG_RUNTIME_DIR={home}/run minilab --lab {} status",
+                self.name
+            );
             return;
         }
         let gone = self.minilab(&["delete"]);

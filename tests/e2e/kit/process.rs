@@ -26,7 +26,10 @@ pub fn tree(root: i32) -> Vec<Process> {
 /// Which of these still run (a zombie does not).
 pub fn alive(some: &[Process]) -> Vec<Process> {
     let now = all();
-    some.iter().filter(|was| now.get(&was.pid).is_some_and(|(_, is)| is.started == was.started)).cloned().collect()
+    some.iter()
+        .filter(|was| now.get(&was.pid).is_some_and(|(_, is)| is.started == was.started))
+        .cloned()
+        .collect()
 }
 
 pub fn kill(pid: i32) {
@@ -36,7 +39,9 @@ pub fn kill(pid: i32) {
 
 fn all() -> HashMap<i32, (i32, Process)> {
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
-    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(|pid| Some((pid, read(pid)?))).collect()
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, read(pid)?)))
+        .collect()
 }
 
 fn read(pid: i32) -> Option<(i32, Process)> {

@@ -1,0 +1,43 @@
+//! `just bench`: medians of start-up, memory, pods and the API, each beside what the machine gives at
+//! best in the same run. Nothing here passes or fails; the numbers are for people.
+//!
+//! `just bench --rounds 20` repeats more; `just bench api` runs one part (`up`, `memory`, `pods`, `api`).
+
+mod api;
+mod figures;
+mod lab;
+mod pods;
+mod up;
+
+use figures::Report;
+
+fn main() -> anyhow::Result<()> {
+    let mut rounds = 10;
+    let mut parts: Vec<String> = Vec::new();
+    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--rounds" => rounds = words.next().unwrap_or_default().parse()?,
+            part => parts.push(part.to_owned()),
+        }
+    }
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|word| word == part);
+    let mut report = Report::default();
+    if wanted("up") {
+        up::measure(rounds, &mut report)?;
+    }
+    if wanted("memory") || wanted("pods") || wanted("api") {
+        let lab = lab::Lab::up()?;
+        if wanted("memory") {
+            up::memory(&lab, &mut report)?;
+        }
+        if wanted("pods") {
+            pods::measure(&lab, rounds, &mut report)?;
+        }
+        if wanted("api") {
+            api::measure(&lab, rounds, &mut report)?;
+        }
+    }
+    report.print();
+    Ok(())
+}
