@@ -5,15 +5,16 @@
 //! own. Left out on purpose: leader election (one lab, one manager; a start must not wait for a
 //! lease), volumes, jobs, autoscaling, and cloud loops but the one for routes.
 
-// mod accounts;
+mod accounts;
 mod csr;
+mod discovered;
 // mod endpoints;
 // mod garbage;
 mod identity;
-// mod namespace;
+mod namespace;
 mod nodes;
 mod options;
-// mod podgc;
+mod podgc;
 mod queue;
 mod workloads;
 mod world;
@@ -68,12 +69,12 @@ const CONTROLLERS: &[(&str, &str, bool, Start)] = &[
     ("node-route-controller", "route", true, nodes::routes::start),
     ("node-lifecycle-controller", "nodelifecycle", true, nodes::lifecycle::start),
     ("taint-eviction-controller", "taint-eviction", true, nodes::eviction::start),
-    // ("pod-garbage-collector-controller", "podgc", true, podgc::start),
-    // ("namespace-controller", "namespace", true, namespace::start),
-    // ("serviceaccount-controller", "serviceaccount", true, accounts::default::start),
-    // ("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", true, accounts::root_ca::start),
-    // ("bootstrap-signer-controller", "bootstrapsigner", false, accounts::signer::start),
-    // ("token-cleaner-controller", "tokencleaner", false, accounts::cleaner::start),
+    ("pod-garbage-collector-controller", "podgc", true, podgc::start),
+    ("namespace-controller", "namespace", true, namespace::start),
+    ("serviceaccount-controller", "serviceaccount", true, accounts::default::start),
+    ("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", true, accounts::root_ca::start),
+    ("bootstrap-signer-controller", "bootstrapsigner", false, accounts::signer::start),
+    ("token-cleaner-controller", "tokencleaner", false, accounts::cleaner::start),
     ("replicaset-controller", "replicaset", true, workloads::replicaset::start),
     // ("deployment-controller", "deployment", true, workloads::deployment::start),
     // ("daemonset-controller", "daemonset", true, workloads::daemonset::start),
