@@ -1,8 +1,105 @@
 //! kubelet: makes one node's pods what the API says they should be.
+//!
+//! `pkg/kubelet` in small: certificates by TLS bootstrapping, the Node and its lease, a level-triggered
+//! loop a pod, and the HTTPS API of :10250. Pods are held by shims, so this process may die at any time.
+//! Left out on purpose: static pods, eviction, device and topology managers, image garbage collection.
 
+mod config;
+mod credentials;
+mod flags;
+mod machine;
+mod node;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tracing::{info, warn};
+
+use crate::net::go_text;
+
+/// Why the kubelet cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeletError {
+    #[error("read {path}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("write {path}")]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("parse {path}")]
+    ParseConfig { path: PathBuf, source: serde_yaml_ng::Error },
+    #[error("invalid argument {1:?} for \"--{0}\" flag")]
+    Flag(&'static str, String),
+    #[error("unknown authorization mode {0}")]
+    AuthorizationMode(String),
+    #[error("no kubeconfig given: this kubelet has no standalone mode")]
+    NoKubeconfig,
+    #[error("certificate signing request is {verb}, reason: {reason}, message: {message}")]
+    RequestRefused { verb: &'static str, reason: String, message: String },
+    #[error("timed out waiting for the certificate signing request")]
+    RequestUnanswered,
+    #[error(transparent)]
+    Client(#[from] crate::client::ClientError),
+    #[error(transparent)]
+    Net(#[from] crate::net::NetError),
+    #[error(transparent)]
+    Pki(#[from] crate::pki::PkiError),
+}
 
 /// The role's entry point.
-pub fn run(_argv: Vec<String>) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this part has not landed")
+pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
+    let (argv, ignored) = crate::api::flags::sift(argv, flags::UNIMPLEMENTED);
+    let flags = match flags::Flags::try_parse_from(std::iter::once("kubelet".to_owned()).chain(argv)) {
+        Ok(flags) => flags,
+        Err(wrong) => {
+            wrong.print()?;
+            return Ok(ExitCode::from(u8::try_from(wrong.exit_code()).unwrap_or(2)));
+        }
+    };
+    let hostname = nix::unistd::gethostname()?;
+    let config = config::Config::read(flags, &hostname.to_string_lossy())?;
+    for flag in ignored {
+        warn!(flag, "This flag has no effect in this kubelet");
+    }
+    for field in &config.ignored {
+        warn!(field, "This configuration field has no effect in this kubelet");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(config: config::Config) -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {
+            info!("Received SIGTERM, shutting down");
+            Ok(())
+        }
+        ended = work(config) => ended,
+    }
+}
+
+async fn work(config: config::Config) -> anyhow::Result<()> {
+    let _serving = credentials::serving(&config)?;
+    let client = credentials::client(&config).await?;
+    let config = Arc::new(config);
+    let machine = Arc::new(machine::Machine::read(&config.root_dir));
+    let (me, node) = node::register(Arc::clone(&config), machine, client.clone()).await?;
+    tokio::spawn(node::renew(client.clone(), node.borrow().clone()));
+    if config.rotate_certificates {
+        tokio::spawn(credentials::rotate_client((*config).clone(), client));
+    }
+    crate::sys::inherit::ready();
+    node::report(me, node).await;
+    Ok(())
+}
+
+/// An API error in upstream's words: the server's message, or why there was no answer.
+fn api_text(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.code == 401 => "Unauthorized".into(),
+        kube::Error::Api(status) => status.message.clone(),
+        other => go_text(other),
+    }
 }

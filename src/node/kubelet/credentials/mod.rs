@@ -1,0 +1,20 @@
+//! Who the kubelet is: its client certificate (TLS bootstrapping, rotation) and its serving certificate.
+//!
+//! `pkg/kubelet/certificate` and client-go's `util/certificate`: files `kubelet-client-DATE.pem` with a
+//! `kubelet-client-current.pem` link, a kubeconfig that names the link, CSR objects for new ones.
+//!
+//! ```text
+//!   kubelet.conf usable? ──yes──────────────────────────────► client ──70-90 % of life──► CSR ─┐
+//!          │ no                                                  ▲                            │
+//!          └─ bootstrap-kubelet.conf ─► CSR ─► approved, signed ─┘◄──────────────new file─────┘
+//! ```
+
+mod bootstrap;
+mod request;
+mod rotation;
+mod serving;
+mod store;
+
+pub use bootstrap::client;
+pub use rotation::rotate_client;
+pub use serving::{request_serving, serving};
