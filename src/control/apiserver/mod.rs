@@ -2,6 +2,10 @@
 //!
 //! A request's way: TLS → request info → authentication → audit → authorization → admission → handler → store.
 
+pub mod authn;
+pub mod authz;
+pub mod bootstrap;
+mod lookup;
 pub mod registry;
 pub mod request;
 pub mod user;

@@ -1,0 +1,186 @@
+//! Authorization: may they (`pkg/kubeapiserver/authorizer`).
+//!
+//! An ordered list of modes; each allows, denies or has no opinion, and no opinion from all is 403.
+//! Members of `system:masters` are let through before any of them. Left out: Webhook and ABAC.
+
+mod node;
+mod rbac;
+mod rules;
+
+use std::sync::Arc;
+
+use super::request::RequestInfo;
+use super::user::UserInfo;
+use crate::api::status::Status;
+use crate::control::store::Store;
+
+pub use node::node_name;
+pub use rules::{Rule, cover};
+
+/// The group nobody asks.
+pub const MASTERS: &str = "system:masters";
+
+/// What one mode, or all together, say.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    Allow { reason: Arc<str> },
+    NoOpinion { reason: String },
+    Deny { reason: String },
+}
+
+impl Decision {
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allow { .. })
+    }
+
+    fn allow() -> Self {
+        static NOTHING: std::sync::OnceLock<Arc<str>> = std::sync::OnceLock::new();
+        Self::Allow { reason: Arc::clone(NOTHING.get_or_init(|| "".into())) }
+    }
+
+    fn no_opinion(reason: impl Into<String>) -> Self {
+        Self::NoOpinion { reason: reason.into() }
+    }
+}
+
+/// `kube-apiserver`'s flag that says who may do what.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AuthzFlags {
+    /// In this order: AlwaysAllow, AlwaysDeny, Node, RBAC.
+    #[arg(long, value_delimiter = ',', default_value = "AlwaysAllow")]
+    pub authorization_mode: Vec<String>,
+}
+
+/// A mode this API server does not know.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthzError {
+    #[error("authorization-mode {0:?} is not a valid mode")]
+    Unknown(String),
+    #[error("authorization-mode {0:?} has mode specified more than once")]
+    Twice(String),
+}
+
+enum Mode {
+    AlwaysAllow,
+    AlwaysDeny,
+    Node(node::NodeAuthorizer),
+    Rbac(Arc<rbac::Rbac>),
+}
+
+/// The modes, in order.
+pub struct Authorizer {
+    modes: Vec<Mode>,
+    /// Also there when RBAC is no mode: checks against privilege escalation ask it.
+    rbac: Arc<rbac::Rbac>,
+}
+
+impl AuthzFlags {
+    pub fn build(&self, store: Store) -> Result<Authorizer, AuthzError> {
+        let rbac = Arc::new(rbac::Rbac::new(store.clone()));
+        let mut modes = Vec::new();
+        for (at, name) in self.authorization_mode.iter().enumerate() {
+            if self.authorization_mode[..at].contains(name) {
+                return Err(AuthzError::Twice(name.clone()));
+            }
+            modes.push(match name.as_str() {
+                "AlwaysAllow" => Mode::AlwaysAllow,
+                "AlwaysDeny" => Mode::AlwaysDeny,
+                "Node" => Mode::Node(node::NodeAuthorizer::new(store.clone())),
+                "RBAC" => Mode::Rbac(Arc::clone(&rbac)),
+                other => return Err(AuthzError::Unknown(other.into())),
+            });
+        }
+        Ok(Authorizer { modes, rbac })
+    }
+
+    /// Whether everything is allowed; authentication then refuses anonymous requests.
+    pub fn always_allows(&self) -> bool {
+        self.authorization_mode.iter().any(|mode| mode == "AlwaysAllow")
+    }
+}
+
+impl Authorizer {
+    /// Asks the modes in order until one has an opinion.
+    pub fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Decision {
+        if user.in_group(MASTERS) {
+            return Decision::allow();
+        }
+        let mut reasons = Vec::new();
+        for mode in &self.modes {
+            let decision = match mode {
+                Mode::AlwaysAllow => Decision::allow(),
+                Mode::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
+                Mode::Node(node) => node.authorize(user, info),
+                Mode::Rbac(rbac) => rbac.authorize(user, info),
+            };
+            match decision {
+                Decision::NoOpinion { reason } if reason.is_empty() => {}
+                Decision::NoOpinion { reason } => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion { reason: reasons.join("\n") }
+    }
+
+    /// What a user may do in a namespace, as far as it can be listed (`kubectl auth can-i --list`), and why
+    /// the list is not complete.
+    pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> (Vec<Arc<Vec<Rule>>>, Vec<String>) {
+        let (mut rules, mut gaps) = (Vec::new(), Vec::new());
+        for mode in &self.modes {
+            match mode {
+                Mode::AlwaysAllow => rules.push(Arc::new(Rule::everything())),
+                Mode::AlwaysDeny => {}
+                Mode::Node(_) if node_name(user).is_some() => {
+                    gaps.push("node authorizer does not support user rule resolution".to_owned());
+                }
+                Mode::Node(_) => {}
+                Mode::Rbac(rbac) => {
+                    let (found, errors) = rbac.rules_for(user, namespace);
+                    rules.extend(found);
+                    gaps.extend(errors);
+                }
+            }
+        }
+        if user.in_group(MASTERS) {
+            rules.push(Arc::new(Rule::everything()));
+        }
+        (rules, gaps)
+    }
+
+    /// Whether `user` already holds every one of these rules in a namespace (empty: the whole cluster):
+    /// nobody may hand out what they do not have.
+    pub fn covers(&self, user: &UserInfo, namespace: &str, wanted: &[Rule]) -> bool {
+        if user.in_group(MASTERS) {
+            return true;
+        }
+        let (held, _) = self.rbac.rules_for(user, namespace);
+        rules::cover(&held, wanted)
+    }
+}
+
+/// The 403 that upstream answers.
+pub fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> Status {
+    let (name, verb) = (&user.name, &info.verb);
+    let Some(resource) = &info.resource else {
+        let text = with_reason(format!("User {name:?} cannot {verb} path {:?}", info.path), reason);
+        return Status::new(403, "Forbidden", format!("forbidden: {text}")).with_details(serde_json::json!({}));
+    };
+    let what = match resource.subresource.as_str() {
+        "" => resource.resource.clone(),
+        sub => format!("{}/{sub}", resource.resource),
+    };
+    let scope = match resource.namespace.as_str() {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace {namespace:?}"),
+    };
+    let group = &resource.group;
+    let text = format!("User {name:?} cannot {verb} resource {what:?} in API group {group:?} {scope}");
+    Status::forbidden(group, &resource.resource, &resource.name, &with_reason(text, reason))
+}
+
+fn with_reason(text: String, reason: &str) -> String {
+    if reason.is_empty() { text } else { format!("{text}: {reason}") }
+}
+
+#[cfg(test)]
+mod tests;
