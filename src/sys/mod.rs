@@ -8,5 +8,6 @@ pub mod mountfd;
 pub mod namespace;
 pub mod netlink;
 pub mod nft;
+pub mod packet;
 pub mod process;
 pub mod seccomp;

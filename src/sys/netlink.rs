@@ -167,7 +167,16 @@ impl Netlink {
 
     /// Gives a link an address with its subnet. One it already has is fine.
     pub fn add_address(&mut self, link: u32, address: Ipv4Net) -> Result<(), NetlinkError> {
-        let mut header = vec![libc::AF_INET as u8, address.prefix_len(), 0, libc::RT_SCOPE_UNIVERSE];
+        self.add_scoped_address(link, address, libc::RT_SCOPE_UNIVERSE)
+    }
+
+    /// Gives a link an address that it answers for and that is never chosen as a packet's source.
+    pub fn add_silent_address(&mut self, link: u32, address: Ipv4Addr) -> Result<(), NetlinkError> {
+        self.add_scoped_address(link, address.into(), libc::RT_SCOPE_HOST)
+    }
+
+    fn add_scoped_address(&mut self, link: u32, address: Ipv4Net, scope: u8) -> Result<(), NetlinkError> {
+        let mut header = vec![libc::AF_INET as u8, address.prefix_len(), 0, scope];
         header.extend(link.to_ne_bytes());
         let mut message = Message::new(libc::RTM_NEWADDR, REPLACE, &header);
         message.attribute(libc::IFA_LOCAL, &address.addr().octets());

@@ -1,18 +1,29 @@
 //! containerd-shim: one process a pod, which holds the pod. It forks the pod's containers, owns their
 //! pipes, writes CRI logs and exit records, answers the kubelet on a socket, and outlives the kubelet.
+//!
+//! Stands for containerd, its shim and runc together. [`Runtime`] is the kubelet's side; everything else runs
+//! in the shim or in what it forks. Left out for now: exec, attach and port-forward, which will be further
+//! requests on the same socket, with descriptors passed over it.
 
+mod command;
+mod connection;
+mod container;
+mod daemon;
+mod identity;
+mod limits;
+mod log;
+mod pause;
+mod process;
+mod protocol;
+mod record;
+mod root;
+mod runtime;
+mod sandbox;
 mod spec;
 
-use std::process::ExitCode;
-
+pub use daemon::run;
+pub use limits::{Support, support};
+pub use pause::run as pause;
+pub use protocol::{Directories, RefusalKind};
+pub use runtime::{Runtime, ShimError};
 pub use spec::*;
-
-/// The shim's entry point.
-pub fn run(_argv: Vec<String>) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this part has not landed")
-}
-
-/// `pause`: holds a pod's namespaces open.
-pub fn pause(_argv: Vec<String>) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this part has not landed")
-}

@@ -1,0 +1,401 @@
+//! The shim's process: leaves the kubelet, makes the sandbox, then one loop over everything that can happen.
+//!
+//! Single-threaded and without a runtime: it forks containers, it must be small (one a pod), and it must be
+//! the parent that their death is tied to. Every change is on disk before anybody is told.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::connection::Connection;
+use super::container::Container;
+use super::log::now;
+use super::protocol::{self, Answer, Birth, Call, Directories, Refusal, RefusalKind, Request, State};
+use super::record::{self, Alive};
+use super::sandbox::Sandbox;
+use super::spec::{ContainerPhase, SandboxSpec, SandboxStatus};
+use crate::sys::container::{self, Side};
+
+/// The role: `containerd-shim -namespace minilab -id ID`, with the sandbox's specification on standard input.
+///
+/// Answers one line ([`Birth`]) on standard output, from a process that is nobody's child but init's.
+pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
+    let id = flag(&argv, "id").ok_or_else(|| anyhow::anyhow!("-id is missing"))?;
+    anyhow::ensure!(protocol::is_id(std::path::Path::new(&id)), "-id {id} is not 64 hex digits");
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text)?;
+    let spec: SandboxSpec = serde_json::from_str(&text)?;
+    if let Side::Parent(_) = container::fork(nix::sched::CloneFlags::empty())? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    nix::unistd::setsid()?;
+    if let Side::Parent(_) = container::fork(nix::sched::CloneFlags::empty())? {
+        container::leave(0);
+    }
+    nix::unistd::chdir("/")?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let (birth, shim) = match Shim::make(&id, spec) {
+        Ok(shim) => (Birth::Ready(Box::new(shim.state())), Some(shim)),
+        Err(error) => (Birth::Failed(format!("{error:#}")), None),
+    };
+    // Without a kubelet to read it the pod runs all the same, and is found on disk.
+    let _ = io::stdout().write_all(&protocol::line(&birth));
+    match shim {
+        Some(shim) => {
+            detach_streams(&shim)?;
+            shim.serve()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// A flag as containerd's shim has it, with one dash.
+fn flag(argv: &[String], name: &str) -> Option<String> {
+    let mut words = argv.iter().map(|word| word.trim_start_matches('-'));
+    while let Some(word) = words.next() {
+        if word == name {
+            return words.next().map(str::to_owned);
+        }
+        if let Some(value) = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
+            return Some(value.to_owned());
+        }
+    }
+    None
+}
+
+/// Standard error goes to a file of its own, the rest nowhere: the kubelet waits for their end.
+fn detach_streams(shim: &Shim) -> io::Result<()> {
+    let null = OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null")?);
+    let log = shim.sandbox.paths.run.join("shim.log");
+    let log = OwnedFd::from(std::fs::File::options().create(true).append(true).open(log)?);
+    container::place_stdio([&null, &null, &log])
+}
+
+struct Shim {
+    sandbox: Sandbox,
+    ready: bool,
+    created_at: String,
+    number: u64,
+    containers: Vec<Container>,
+    listener: UnixListener,
+    signals: SignalFd,
+    connections: Vec<Connection>,
+    /// Who waits for a container's end: its id, the connection's number and the request's.
+    waiting: Vec<(String, u64, u64)>,
+    ending: bool,
+    next_connection: u64,
+    _alive: Alive,
+}
+
+/// What became ready in one turn.
+enum Event {
+    Accept,
+    Signal,
+    Connection(usize),
+    Output(usize, usize),
+}
+
+impl Shim {
+    fn make(id: &str, spec: SandboxSpec) -> anyhow::Result<Shim> {
+        let paths = Directories::default().sandbox(id);
+        let result = Shim::make_in(id, spec, paths.clone());
+        if result.is_err() {
+            // The failure above is the one to report.
+            let _ = std::fs::remove_dir_all(&paths.run);
+            let _ = std::fs::remove_dir_all(&paths.state);
+        }
+        result
+    }
+
+    fn make_in(id: &str, spec: SandboxSpec, paths: protocol::SandboxPaths) -> anyhow::Result<Shim> {
+        std::fs::create_dir_all(&paths.run)?;
+        let alive = Alive::claim(&paths.lock())?;
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        mask.thread_block()?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let sandbox = Sandbox::make(id, spec, paths.clone())?;
+        let listener = UnixListener::bind(paths.socket())?;
+        listener.set_nonblocking(true)?;
+        let shim = Shim {
+            sandbox,
+            ready: true,
+            created_at: now(),
+            number: 1,
+            containers: Vec::new(),
+            listener,
+            signals,
+            connections: Vec::new(),
+            waiting: Vec::new(),
+            ending: false,
+            next_connection: 1,
+            _alive: alive,
+        };
+        record::save(&shim.sandbox.paths, &shim.state())?;
+        Ok(shim)
+    }
+
+    fn id(&self) -> String {
+        self.sandbox.paths.state.file_name().map(|name| name.to_string_lossy().into()).unwrap_or_default()
+    }
+
+    fn state(&self) -> State {
+        State {
+            number: self.number,
+            sandbox: SandboxStatus {
+                id: self.id(),
+                spec: self.sandbox.spec.clone(),
+                ready: self.ready,
+                created_at: self.created_at.clone(),
+                containers: self.containers.iter().map(|container| container.status.clone()).collect(),
+            },
+        }
+    }
+
+    /// Runs until the sandbox is stopped.
+    fn serve(mut self) -> io::Result<()> {
+        loop {
+            for event in self.wait()? {
+                match event {
+                    Event::Accept => self.accept(),
+                    Event::Signal => self.reap(),
+                    Event::Connection(index) => self.hear(index),
+                    Event::Output(container, stream) => self.output(container, stream),
+                }
+            }
+            self.kill_overdue();
+            self.connections.retain(|connection| !connection.closed());
+            if self.ending && self.over() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&self) -> io::Result<Vec<Event>> {
+        let mut events = vec![Event::Accept, Event::Signal];
+        let input = PollFlags::POLLIN;
+        let mut fds =
+            vec![PollFd::new(self.listener.as_fd(), input), PollFd::new(self.signals.as_fd(), input)];
+        for (index, connection) in self.connections.iter().enumerate() {
+            fds.push(PollFd::new(connection.as_fd(), connection.interest()));
+            events.push(Event::Connection(index));
+        }
+        for (index, container) in self.containers.iter().enumerate() {
+            for (stream, output) in container.streams.iter().enumerate() {
+                fds.push(PollFd::new(output.fd.as_fd(), input));
+                events.push(Event::Output(index, stream));
+            }
+        }
+        let deadline = self.containers.iter().filter_map(|container| container.deadline).min();
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = timeout.map_or(PollTimeout::NONE, |left| {
+            // Rounded up, so that it does not wake before the deadline and spin.
+            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        Ok(events.into_iter().zip(ready).filter(|(_, ready)| *ready).map(|(event, _)| event).collect())
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            match Connection::new(self.next_connection, stream) {
+                Ok(connection) => self.connections.push(connection),
+                Err(error) => tracing::warn!(%error, "cannot serve a connection"),
+            }
+            self.next_connection += 1;
+        }
+    }
+
+    /// Takes a container's output. Events name streams by place, so one at its end is closed, not removed,
+    /// until its container ends; a closed pipe would be ready for ever.
+    fn output(&mut self, container: usize, stream: usize) {
+        let Some(container) = self.containers.get_mut(container) else { return };
+        if stream < container.streams.len() && !container.drain(stream) {
+            container.streams.remove(stream);
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        let mut changed = false;
+        loop {
+            let (pid, code, signal) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, code, None),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32, Some(signal as i32)),
+                Ok(WaitStatus::StillAlive) | Err(_) => break,
+                Ok(_) => continue,
+            };
+            changed |= self.ended(pid, code, signal);
+        }
+        if changed {
+            self.changed();
+        }
+    }
+
+    fn ended(&mut self, pid: Pid, code: i32, signal: Option<i32>) -> bool {
+        if pid == self.sandbox.pause {
+            self.ready = false;
+            return true;
+        }
+        match self.containers.iter_mut().find(|container| container.pid() == Some(pid)) {
+            Some(container) => {
+                container.exited(code, signal);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Puts the new state on disk, then tells everyone.
+    fn changed(&mut self) {
+        self.number += 1;
+        let state = self.state();
+        if let Err(error) = record::save(&self.sandbox.paths, &state) {
+            tracing::warn!(%error, "cannot write the sandbox's record");
+        }
+        for connection in self.connections.iter_mut().filter(|connection| connection.watches) {
+            connection.send(&Answer { id: 0, state: Some(state.clone()), refusal: None });
+        }
+        let running = |id: &str| {
+            let ours = self.containers.iter().find(|container| container.status.id == id);
+            ours.is_some_and(|container| container.status.phase == ContainerPhase::Running)
+        };
+        let (still, done): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(id, _, _)| running(id));
+        self.waiting = still;
+        for (_, connection, call) in done {
+            if let Some(connection) = self.connections.iter_mut().find(|one| one.number == connection) {
+                connection.send(&Answer { id: call, state: Some(state.clone()), refusal: None });
+            }
+        }
+    }
+
+    fn kill_overdue(&mut self) {
+        let now = Instant::now();
+        for container in &mut self.containers {
+            if container.deadline.is_some_and(|deadline| deadline <= now) {
+                container.kill();
+            }
+        }
+    }
+
+    fn hear(&mut self, index: usize) {
+        let calls = self.connections[index].receive();
+        for call in calls {
+            let Call { id, request } = call;
+            let answer = match self.follow(index, id, request) {
+                Ok(Now::Done) => Some(Answer { id, state: Some(self.state()), refusal: None }),
+                Ok(Now::Later) => None,
+                Err(refusal) => Some(Answer { id, state: Some(self.state()), refusal: Some(refusal) }),
+            };
+            if let Some(answer) = answer {
+                self.connections[index].send(&answer);
+            }
+        }
+    }
+
+    fn follow(&mut self, connection: usize, call: u64, request: Request) -> Result<Now, Refusal> {
+        match request {
+            Request::Watch => self.connections[connection].watches = true,
+            Request::Start { container, spec } => return self.start(&container, &spec),
+            Request::Stop { container, grace_ms } => {
+                let ours = self.find(&container)?;
+                if ours.status.phase == ContainerPhase::Running {
+                    ours.stop(std::time::Duration::from_millis(grace_ms));
+                    self.waiting.push((container, self.connections[connection].number, call));
+                    return Ok(Now::Later);
+                }
+            }
+            Request::Remove { container } => return self.remove(&container),
+            Request::ReopenLog { container } => {
+                let ours = self.find(&container)?;
+                ours.reopen_log().map_err(|error| Refusal::create("open the log file", error))?;
+            }
+            Request::StopSandbox => {
+                self.ending = true;
+                self.connections[connection].goodbye = Some(call);
+                self.containers.iter_mut().for_each(Container::kill);
+                self.sandbox.kill();
+                self.sandbox.unplug();
+            }
+        }
+        match self.ending {
+            true => Ok(Now::Later),
+            false => Ok(Now::Done),
+        }
+    }
+
+    fn start(&mut self, id: &str, spec: &super::spec::ContainerSpec) -> Result<Now, Refusal> {
+        if self.ending || !self.ready {
+            return Err(Refusal::new(RefusalKind::Create, "the sandbox is not running"));
+        }
+        if !protocol::is_id(std::path::Path::new(id)) {
+            return Err(Refusal::new(RefusalKind::Create, "a container's id is 64 hex digits"));
+        }
+        if self.find(id).is_ok() {
+            return Ok(Now::Done);
+        }
+        let (container, failure) = Container::start(id, spec, &self.sandbox)?;
+        self.containers.push(container);
+        self.changed();
+        failure.map_or(Ok(Now::Done), Err)
+    }
+
+    fn remove(&mut self, id: &str) -> Result<Now, Refusal> {
+        let Some(place) = self.containers.iter().position(|container| container.status.id == id) else {
+            return Ok(Now::Done);
+        };
+        let mut container = self.containers.remove(place);
+        if let Some(pid) = container.pid() {
+            container.kill();
+            let _ = waitpid(pid, None);
+            container.exited(137, Some(9));
+        }
+        self.changed();
+        Ok(Now::Done)
+    }
+
+    fn find(&mut self, id: &str) -> Result<&mut Container, Refusal> {
+        self.containers.iter_mut().find(|container| container.status.id == id).ok_or_else(|| {
+            let message = format!("an error occurred when try to find container \"{id}\": not found");
+            Refusal::new(RefusalKind::NotFound, message)
+        })
+    }
+
+    /// Whether everything has ended; then says goodbye.
+    fn over(&mut self) -> bool {
+        let running =
+            self.containers.iter().any(|container| container.status.phase == ContainerPhase::Running);
+        if running || self.ready {
+            return false;
+        }
+        let state = self.state();
+        for connection in &mut self.connections {
+            if let Some(id) = connection.goodbye {
+                connection.send(&Answer { id, state: Some(state.clone()), refusal: None });
+            }
+            connection.flush();
+        }
+        true
+    }
+}
+
+/// When a request is answered.
+enum Now {
+    Done,
+    /// When what it asked for has happened.
+    Later,
+}
