@@ -2,8 +2,10 @@
 #![allow(unsafe_code, reason = "system calls have no safe form; every block says why it is sound")]
 
 pub mod capabilities;
+pub mod child;
 pub mod container;
 pub mod inherit;
+pub mod mount;
 pub mod mountfd;
 pub mod namespace;
 pub mod netlink;
@@ -11,3 +13,4 @@ pub mod nft;
 pub mod packet;
 pub mod process;
 pub mod seccomp;
+pub mod terminal;

@@ -1,7 +1,43 @@
 //! Small facts about this process.
 
+use std::ffi::CStr;
+use std::io;
+
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Gid, Uid, setresgid, setresuid};
+
 /// Restores the default for SIGPIPE, which Rust's start-up ignores, so that `minilab x | head` ends quietly.
 pub fn default_sigpipe() {
     // SAFETY: called first thing in main, before any thread; SIG_DFL installs no handler.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// What `ps` shows as the command's name: at most 15 bytes.
+pub fn set_name(name: &CStr) {
+    // Fails only for a bad pointer.
+    let _ = prctl::set_name(name);
+}
+
+/// Turns signals into something to poll. Children must start with an empty mask ([`super::child`] does).
+pub fn signals(list: &[Signal]) -> io::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    list.iter().for_each(|signal| set.add(*signal));
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// Goes on as another user with root's capabilities still in effect.
+///
+/// A user namespace belongs to who makes it: under sudo that must be the invoking user, who is then
+/// allowed in later without sudo, while its making may still need root's capability. The real uid stays
+/// root's, so that nobody else may signal or trace this process.
+pub fn act_for(uid: u32, gid: u32) -> io::Result<()> {
+    const NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+    // SAFETY: PR_SET_SECUREBITS takes a number, no pointer.
+    nix::Error::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, NO_SETUID_FIXUP, 0, 0, 0) })?;
+    setresgid(Gid::from_raw(0), Gid::from_raw(gid), Gid::from_raw(0))?;
+    setresuid(Uid::from_raw(0), Uid::from_raw(uid), Uid::from_raw(0))?;
+    Ok(())
 }
