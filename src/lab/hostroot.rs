@@ -222,7 +222,10 @@ fn etc(blueprint: &Blueprint) -> Result<(), RootError> {
     write("/etc/hosts", &hosts)?;
     write("/etc/hostname", &format!("{}\n", blueprint.host))?;
     for (path, text) in [
-        ("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"),
+        (
+            "/etc/passwd",
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
+        ),
         ("/etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"),
         ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
         ("/etc/resolv.conf", "# There is no way out of the lab, and no resolver for its hosts.\n"),

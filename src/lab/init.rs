@@ -86,7 +86,8 @@ impl Init {
 
     fn signal(&self, id: u64, signal: i32, group: bool) {
         let Ok(signal) = Signal::try_from(signal) else { return };
-        for pid in self.running.iter().filter(|(_, known)| **known == id).map(|(pid, _)| Pid::from_raw(*pid)) {
+        for pid in self.running.iter().filter(|(_, known)| **known == id).map(|(pid, _)| Pid::from_raw(*pid))
+        {
             // It may end at this very moment; then its exit is on the way.
             let _ = if group { killpg(pid, signal) } else { kill(pid, signal) };
         }
@@ -149,4 +150,3 @@ fn find(name: &str, path: &str) -> io::Result<String> {
         .find(|candidate| nix::unistd::access(Path::new(candidate), nix::unistd::AccessFlags::X_OK).is_ok())
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{name}: command not found")))
 }
-

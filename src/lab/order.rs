@@ -60,14 +60,22 @@ pub enum Notice {
     /// The root is made; processes can be started.
     Built,
     /// The root cannot be made. Init ends.
-    NotBuilt { error: String },
+    NotBuilt {
+        error: String,
+    },
     Started {
         id: u64,
         /// In the host's pid namespace.
         pid: i32,
     },
-    NotStarted { id: u64, error: String },
-    Exited { id: u64, exit: Exit },
+    NotStarted {
+        id: u64,
+        error: String,
+    },
+    Exited {
+        id: u64,
+        exit: Exit,
+    },
 }
 
 /// How a process ended.

@@ -1,108 +1,231 @@
-//! What the command line says to a lab: how a keeper is started and reports, and the control socket.
+//! What the command line and a running lab say to each other.
 //!
-//! A keeper is `minilab-keeper STATE RUNTIME PORT`, with `/dev/null` for input, one [`Progress`] a line on
-//! standard output until the lab is up (or has failed), and its log on standard error. The control socket
-//! is a SOCK_SEQPACKET one, 0600, a message a packet of JSON: the client sends one [`Request`] and reads
-//! [`Reply`]s; after `Exec` it may go on with [`Request::Resize`] and [`Request::Signal`].
+//! Two connections, both of whole JSON messages that may carry descriptors. The *launch* connection joins
+//! `up` and the keeper while a lab starts: [`Report`]s come over it, and until `up` has said it is content,
+//! its end is the lab's end. The *control* connection asks a running supervisor for something.
+//!
+//! The control socket lies in a file system that only the supervisor has mounted, and is reached through
+//! `/proc/PID/root`: the kernel lets in who may trace the supervisor, the lab's owner and root, and when the
+//! lab dies, however it dies, no socket is left.
 
+use std::fs;
+use std::io;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// A line of a starting keeper.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Progress {
-    /// A step is done: "Starting control", "kube-apiserver ready", …
-    #[serde(rename_all = "camelCase")]
-    Step { name: String, took_ms: f64 },
-    /// Every role is ready; nothing more follows.
-    Up,
-    /// It did not work and nothing of it is left; nothing more follows.
-    Failed { error: String, remedy: Option<String>, reason: Failure },
+use super::state::LabDir;
+use crate::sys::packet::{Packet, PacketSocket};
+
+/// The control socket's name in the lab's `run` directory.
+pub const CONTROL: &str = "control.sock";
+
+/// How a start goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Report {
+    /// The lab's port on 127.0.0.1 is bound.
+    Listening { port: u16 },
+    /// A step is done; the time is counted from the keeper's start.
+    Step { what: String, micros: u64 },
+    /// A role says that it serves.
+    Ready { role: String, host: String, micros: u64 },
+    /// A role ended before it served; it is started again.
+    Ended { role: String, host: String, how: String, log: PathBuf },
+    /// Every role serves.
+    Up { micros: u64 },
+    /// There will be no lab.
+    Failed { error: String, remedy: Option<String> },
 }
 
-/// What kind of failure it was: it decides the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Failure {
-    /// The port is somebody else's.
-    PortTaken,
-    /// This machine cannot: `doctor` says why.
-    Machine,
-    /// Anything else.
-    Other,
-}
-
-/// From the command line.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// What a running lab is asked for. A role without a host means every host that has it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Request {
-    /// Answered by [`Reply::Status`].
     Status,
-    /// Answered by [`Reply::Changed`] when every role meant is (ready | ended).
-    Change { what: Change, role: String, host: Option<String> },
-    /// Runs a command in a host. Without `terminal` the packet carries its standard input, output and
-    /// error; with it the terminal's outer end comes back with [`Reply::Started`]. Ends by [`Reply::Exited`].
-    Exec { host: String, argv: Vec<String>, env: Vec<(String, String)>, terminal: bool },
-    /// The user's terminal changed its size.
-    Resize { rows: u16, columns: u16 },
-    /// Sends a signal to what `Exec` started.
-    Signal { signal: i32 },
-    /// Stops every role in order, then the lab. Answered by [`Reply::Changed`] just before the end.
+    /// Answered when the role serves again (or, for `stop`, has ended).
+    Start {
+        role: String,
+        host: Option<String>,
+    },
+    Stop {
+        role: String,
+        host: Option<String>,
+    },
+    Restart {
+        role: String,
+        host: Option<String>,
+    },
+    /// Ends every role, then the lab. The connection closes when all is gone.
     Down,
+    /// Pulls a host's plug.
+    HostKill {
+        host: String,
+    },
+    HostStart {
+        host: String,
+    },
+    /// Runs a command in a host, on the descriptors that come along or on a terminal of its own.
+    Exec(Exec),
 }
 
-/// What to do with a role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Change {
-    Start,
-    Stop,
-    Restart,
+pub struct Exec {
+    pub host: String,
+    /// Empty for the login shell.
+    pub argv: Vec<String>,
+    /// Added to the host's own.
+    pub env: Vec<(String, String)>,
+    /// With a terminal, its other end comes with [`Reply::Started`]; without, send 0, 1 and 2.
+    pub terminal: bool,
 }
 
-/// From the supervisor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// What it answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Reply {
-    Status(LabStatus),
-    /// What was changed, as `role@host`.
-    Changed { roles: Vec<String> },
-    Started { pid: i32 },
-    Exited { code: i32 },
-    Refused { error: String },
+    Done,
+    Failed {
+        error: String,
+    },
+    Status(Status),
+    Started {
+        pid: i32,
+    },
+    /// As a shell gives it: 128 and the signal's number for a killed one.
+    Exited {
+        code: i32,
+    },
 }
 
-/// How the lab's processes are.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// A lab as its supervisor sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct LabStatus {
+pub struct Status {
     pub hosts: Vec<HostStatus>,
     pub roles: Vec<RoleStatus>,
-    /// Ids mapped into the lab: 65536 or so, or 1.
-    pub mapped_ids: u32,
+    pub port: u16,
+    /// How many user and group ids the lab has.
+    pub ids: u32,
 }
 
-/// A host's init, with its pid on the machine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostStatus {
     pub name: String,
+    /// Its init, as the machine numbers it; None when the plug is pulled.
     pub pid: Option<i32>,
     pub addresses: Vec<IpAddr>,
 }
 
-/// A role; pids as seen in its host (where `ps` shows them).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleStatus {
     pub name: String,
     pub host: String,
+    /// As the machine numbers it.
     pub pid: Option<i32>,
+    /// As `ps` inside the host shows it.
+    pub host_pid: Option<i32>,
     pub ready: bool,
-    /// It ran once and ended well, or a person stopped it: not being ready is as it should be.
-    pub settled: bool,
+    /// `waiting`, `starting`, `ready`, `backing-off`, `stopping`, `stopped`, `finished`.
+    pub state: String,
     pub restarts: u32,
     pub argv: Vec<String>,
+}
+
+/// What the keeper notes for whoever wants to talk to its lab.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pids {
+    pub keeper: i32,
+    pub supervisor: i32,
+}
+
+/// Why a running lab could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtocolError {
+    #[error("lab {lab} is not running")]
+    NotRunning { lab: String },
+    #[error("cannot reach the supervisor of lab {lab}")]
+    Connect { lab: String, source: io::Error },
+    #[error("the connection to the lab failed")]
+    Transfer { source: io::Error },
+    #[error("the lab ended")]
+    Ended,
+    #[error("a message that cannot be read")]
+    Message { source: serde_json::Error },
+}
+
+/// Where the keeper notes its [`Pids`].
+pub fn pids_file(state: &Path) -> PathBuf {
+    state.join("keeper.pid")
+}
+
+/// The directory on which the supervisor mounts the lab's own small file system.
+pub fn run_directory(state: &Path) -> PathBuf {
+    state.join("run")
+}
+
+/// Sends one message.
+pub fn send(socket: &PacketSocket, message: &impl Serialize) -> Result<(), ProtocolError> {
+    let bytes = serde_json::to_vec(message).expect("messages have only string keys");
+    socket.send(&bytes, &[]).map_err(|source| ProtocolError::Transfer { source })
+}
+
+/// Receives one message; [`ProtocolError::Ended`] when there will be none.
+pub fn receive<T: DeserializeOwned>(socket: &PacketSocket) -> Result<(T, Packet), ProtocolError> {
+    let packet = socket.receive().map_err(|source| ProtocolError::Transfer { source })?;
+    let (bytes, fds) = packet.ok_or(ProtocolError::Ended)?;
+    let message = serde_json::from_slice(&bytes).map_err(|source| ProtocolError::Message { source })?;
+    Ok((message, (bytes, fds)))
+}
+
+/// A connection to a running supervisor: one request, then its replies.
+#[derive(Debug)]
+pub struct Control {
+    pub(super) socket: PacketSocket,
+    supervisor: i32,
+}
+
+impl Control {
+    /// Connects to the supervisor of a lab.
+    pub fn connect(lab: &LabDir) -> Result<Control, ProtocolError> {
+        if !lab.is_running() {
+            return Err(ProtocolError::NotRunning { lab: lab.name.clone() });
+        }
+        let failed = |source| ProtocolError::Connect { lab: lab.name.clone(), source };
+        let text = fs::read(pids_file(&lab.state)).map_err(failed)?;
+        let pids: Pids = serde_json::from_slice(&text).map_err(|source| ProtocolError::Message { source })?;
+        let run = run_directory(&lab.state);
+        let inside = run.strip_prefix("/").unwrap_or(&run);
+        let directory = Path::new("/proc").join(pids.supervisor.to_string()).join("root").join(inside);
+        let socket = PacketSocket::connect(&directory, CONTROL).map_err(failed)?;
+        Ok(Control { socket, supervisor: pids.supervisor })
+    }
+
+    /// Asks, and waits for the answer.
+    pub fn ask(&self, request: &Request) -> Result<Reply, ProtocolError> {
+        send(&self.socket, request)?;
+        Ok(receive(&self.socket)?.0)
+    }
+
+    /// The lab's state, with pids as the machine numbers them.
+    pub fn status(&self) -> Result<Status, ProtocolError> {
+        match self.ask(&Request::Status)? {
+            Reply::Status(mut status) => {
+                super::pids::translate(self.supervisor, &mut status);
+                Ok(status)
+            }
+            _ => Err(ProtocolError::Ended),
+        }
+    }
+
+    /// Waits until the lab is gone; its replies meanwhile are dropped.
+    pub fn wait_for_end(&self) {
+        while let Ok(Some(_)) = self.socket.receive() {}
+    }
 }
