@@ -11,6 +11,7 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -205,6 +206,12 @@ impl Control {
         let directory = Path::new("/proc").join(pids.supervisor.to_string()).join("root").join(inside);
         let socket = PacketSocket::connect(&directory, CONTROL).map_err(failed)?;
         Ok(Control { socket, supervisor: pids.supervisor })
+    }
+
+    /// Asks, with descriptors.
+    pub fn ask_with(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), ProtocolError> {
+        let bytes = serde_json::to_vec(request).expect("messages have only string keys");
+        self.socket.send(&bytes, fds).map_err(|source| ProtocolError::Transfer { source })
     }
 
     /// Asks, and waits for the answer.

@@ -135,6 +135,8 @@ fn supervise(args: &Args, inherited: Inherited) -> anyhow::Result<()> {
         setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     }
     mount::make_private()?;
+    // The machine's shows other numbers than ours.
+    mount::proc(std::path::Path::new("/proc"))?;
     fs::DirBuilder::new().recursive(true).create(&run).with_context(|| format!("make {}", run.display()))?;
     mount::tmpfs(&run, "mode=700,size=1m")?;
     let text = fs::read(lab.plan_file()).with_context(|| format!("read {}", lab.plan_file().display()))?;
