@@ -11,7 +11,7 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -188,7 +188,7 @@ pub fn receive<T: DeserializeOwned>(socket: &PacketSocket) -> Result<(T, Packet)
 /// A connection to a running supervisor: one request, then its replies.
 #[derive(Debug)]
 pub struct Control {
-    pub(super) socket: PacketSocket,
+    socket: PacketSocket,
     supervisor: i32,
 }
 
@@ -208,10 +208,15 @@ impl Control {
         Ok(Control { socket, supervisor: pids.supervisor })
     }
 
-    /// Asks, with descriptors.
-    pub fn ask_with(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), ProtocolError> {
-        let bytes = serde_json::to_vec(request).expect("messages have only string keys");
+    /// Asks for a command; `fds` are its standard input, output and error, or none for a terminal.
+    pub fn exec(&self, exec: Exec, fds: &[BorrowedFd<'_>]) -> Result<(), ProtocolError> {
+        let bytes = serde_json::to_vec(&Request::Exec(exec)).expect("messages have only string keys");
         self.socket.send(&bytes, fds).map_err(|source| ProtocolError::Transfer { source })
+    }
+
+    /// The next reply, with the descriptors that came along.
+    pub fn next(&self) -> Result<(Reply, Vec<OwnedFd>), ProtocolError> {
+        receive(&self.socket).map(|(reply, (_, fds))| (reply, fds))
     }
 
     /// Asks, and waits for the answer.
