@@ -34,7 +34,8 @@ soak:
 
 # Licences, sources and duplicate crates (advisories need the network).
 deny:
-    cargo deny --offline --all-features check bans licenses sources
+    cargo fetch --locked
+    cargo deny --all-features check bans licenses sources
 
 # What CI runs.
 ci:
