@@ -16,14 +16,15 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         return Err(invalid());
     }
     while !rest.is_empty() {
-        let digits = rest.find(|sign: char| !sign.is_ascii_digit() && sign != '.').ok_or_else(|| {
-            format!("time: missing unit in duration {text:?}")
-        })?;
+        let digits = rest
+            .find(|sign: char| !sign.is_ascii_digit() && sign != '.')
+            .ok_or_else(|| format!("time: missing unit in duration {text:?}"))?;
         let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
         rest = &rest[digits..];
         let unit = rest.find(|sign: char| sign.is_ascii_digit() || sign == '.').unwrap_or(rest.len());
         let known = UNITS.iter().find(|(name, _)| *name == &rest[..unit]);
-        let (_, factor) = known.ok_or_else(|| format!("time: unknown unit {:?} in duration {text:?}", &rest[..unit]))?;
+        let (_, factor) =
+            known.ok_or_else(|| format!("time: unknown unit {:?} in duration {text:?}", &rest[..unit]))?;
         seconds += number * factor;
         rest = &rest[unit..];
     }

@@ -33,7 +33,8 @@ mod tests {
 
     #[test]
     fn keys_values_and_effects_must_fit_and_empty_ones_fit_all() {
-        let taint = Taint { key: "a".into(), value: Some("1".into()), effect: "NoSchedule".into(), time_added: None };
+        let taint =
+            Taint { key: "a".into(), value: Some("1".into()), effect: "NoSchedule".into(), time_added: None };
         assert!(tolerates(&toleration("a", "", "1", ""), &taint));
         assert!(tolerates(&toleration("a", "Exists", "", "NoSchedule"), &taint));
         assert!(tolerates(&toleration("", "Exists", "", ""), &taint));

@@ -117,7 +117,9 @@ impl Rotating {
             if state.current.access.is_stale() {
                 match Access::read(&self.path).and_then(Link::new) {
                     Ok(link) => {
-                        info!("Certificate rotation detected, shutting down client connections to start using new credentials");
+                        info!(
+                            "Certificate rotation detected, shutting down client connections to start using new credentials"
+                        );
                         state.current = Arc::new(link);
                     }
                     // Caught between two files being written; the old ones still work.
@@ -196,7 +198,11 @@ impl Read for Wire {
 }
 
 impl Write for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, from)
     }
 
@@ -233,7 +239,9 @@ mod tests {
         let whoami = axum::Router::new().fallback(|request: axum::extract::Request| async move {
             let peer = request.extensions().get::<Peer>().unwrap();
             let name = crate::pki::Facts::from_der(&peer.certificates[0]).unwrap().cn;
-            axum::Json(serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}))
+            axum::Json(
+                serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}),
+            )
         });
         let server = Server::new(cert, Protocols::H2AndH1, "secure").unwrap();
         tokio::spawn(server.serve(listener, whoami, stop.clone()));

@@ -139,9 +139,13 @@ pub enum Asked {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     Allowed,
-    Denied { reason: String },
+    Denied {
+        reason: String,
+    },
     /// Nobody could be asked: upstream answers 500 then.
-    Failed { error: String },
+    Failed {
+        error: String,
+    },
 }
 
 /// Finds out whether they may.

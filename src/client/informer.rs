@@ -197,7 +197,12 @@ where
 {
     /// Keeps the copy current for ever: lists, watches, and after an error tries again at the
     /// intervals `backoff` gives (a fresh one a failure series).
-    pub async fn run<B: Iterator<Item = Duration>>(self, api: Api<K>, config: watcher::Config, backoff: impl Fn() -> B) {
+    pub async fn run<B: Iterator<Item = Duration>>(
+        self,
+        api: Api<K>,
+        config: watcher::Config,
+        backoff: impl Fn() -> B,
+    ) {
         let mut events = std::pin::pin!(watcher::watcher(api, config));
         let mut listed = HashSet::new();
         let mut waits = backoff();

@@ -106,8 +106,8 @@ pub struct Access {
 impl Kubeconfig {
     pub fn read(path: &Path) -> Result<Self, ClientError> {
         let name = || path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ClientError::ReadKubeconfig { path: name(), source })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ClientError::ReadKubeconfig { path: name(), source })?;
         serde_yaml_ng::from_str(&text).map_err(|source| ClientError::ParseKubeconfig { path: name(), source })
     }
 
@@ -140,18 +140,26 @@ impl Kubeconfig {
         let cluster = self.clusters.iter().find(|named| named.name == context.cluster);
         let cluster = &cluster.ok_or_else(|| problem(format!("no cluster {:?}", context.cluster)))?.cluster;
         let nobody = User::default();
-        let user = self.users.iter().find(|named| named.name == context.user).map_or(&nobody, |named| &named.user);
+        let user =
+            self.users.iter().find(|named| named.name == context.user).map_or(&nobody, |named| &named.user);
 
         let mut reader = Reader { base: path.parent().unwrap_or(Path::new("")), files: Vec::new() };
         reader.note(path);
-        let authority =
-            reader.either("certificate-authority-data", &cluster.certificate_authority_data, &cluster.certificate_authority)?;
+        let authority = reader.either(
+            "certificate-authority-data",
+            &cluster.certificate_authority_data,
+            &cluster.certificate_authority,
+        )?;
         let verify = match (cluster.insecure_skip_tls_verify, authority) {
             (true, _) => Verify::Unverified,
             (false, Some(bundle)) => Verify::Bundle(bundle),
             (false, None) => return Err(problem("no certificate authority".into())),
         };
-        let cert = reader.either("client-certificate-data", &user.client_certificate_data, &user.client_certificate)?;
+        let cert = reader.either(
+            "client-certificate-data",
+            &user.client_certificate_data,
+            &user.client_certificate,
+        )?;
         let key = reader.either("client-key-data", &user.client_key_data, &user.client_key)?;
         let identity = cert.zip(key).map(|(cert_pem, key_pem)| Identity { cert_pem, key_pem });
         let token = match (&user.token, &user.token_file) {
@@ -196,7 +204,8 @@ impl Reader<'_> {
     fn file(&mut self, name: &str) -> Result<Vec<u8>, ClientError> {
         let path = self.base.join(name);
         self.note(&path);
-        std::fs::read(&path).map_err(|source| ClientError::ReadFile { path: path.display().to_string(), source })
+        std::fs::read(&path)
+            .map_err(|source| ClientError::ReadFile { path: path.display().to_string(), source })
     }
 
     /// The embedded data, or else the file's.
@@ -207,7 +216,9 @@ impl Reader<'_> {
         file: &Option<String>,
     ) -> Result<Option<Vec<u8>>, ClientError> {
         match (data, file) {
-            (Some(data), _) => STANDARD.decode(data.trim()).map(Some).map_err(|_| ClientError::Base64 { what }),
+            (Some(data), _) => {
+                STANDARD.decode(data.trim()).map(Some).map_err(|_| ClientError::Base64 { what })
+            }
             (None, Some(file)) => self.file(file).map(Some),
             (None, None) => Ok(None),
         }

@@ -135,7 +135,10 @@ impl Door {
         match path.as_str() {
             "/healthz" | "/livez" | "/healthz/ping" | "/livez/ping" => text(StatusCode::OK, "ok"),
             "/readyz" if self.working.load(Ordering::Relaxed) => text(StatusCode::OK, "ok"),
-            "/readyz" => text(StatusCode::INTERNAL_SERVER_ERROR, "[-]informer-sync failed: reason withheld\nreadyz check failed\n"),
+            "/readyz" => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "[-]informer-sync failed: reason withheld\nreadyz check failed\n",
+            ),
             "/metrics" => text(StatusCode::OK, &metrics()),
             "/version" => text(StatusCode::OK, "{}"),
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
@@ -151,8 +154,13 @@ impl Door {
 
     /// Who calls, and may they? The refusal is what they read.
     async fn admit(&self, request: &Request<Incoming>, path: &str) -> Result<(), Status> {
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.certificates.clone()).unwrap_or_default();
-        let caller = self.authentication.authenticate(request.headers(), &peer).await.ok_or_else(Status::unauthorized)?;
+        let peer =
+            request.extensions().get::<Peer>().map(|peer| peer.certificates.clone()).unwrap_or_default();
+        let caller = self
+            .authentication
+            .authenticate(request.headers(), &peer)
+            .await
+            .ok_or_else(Status::unauthorized)?;
         let verb = request.method().as_str().to_ascii_lowercase();
         let denied = |reason: &str| {
             let tail = if reason.is_empty() { String::new() } else { format!(": {reason}") };
@@ -172,9 +180,10 @@ impl Door {
 /// What `process_*` metrics say of this process.
 fn metrics() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|rest| {
-        rest.trim().strip_suffix(" kB").and_then(|text| text.trim().parse::<u64>().ok())
-    });
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB").and_then(|text| text.trim().parse::<u64>().ok()));
     format!(
         "# HELP process_resident_memory_bytes Resident memory size in bytes.\n\
          # TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {}\n",

@@ -110,16 +110,18 @@ impl Tree {
         let path = lab.host(host);
         lab.make_inside(&path)?;
         let how = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let root = nix::fcntl::open(&path, how, Mode::empty())
-            .map_err(|errno| FilesError::Open { host: host.into(), path, source: errno.into() })?;
+        let root = nix::fcntl::open(&path, how, Mode::empty()).map_err(|errno| FilesError::Open {
+            host: host.into(),
+            path,
+            source: errno.into(),
+        })?;
         Ok(Self { host: host.into(), root, owner: lab.owner.clone() })
     }
 
     /// A file's bytes, following links as the host itself would; None when there is none.
     pub fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, FilesError> {
         let opened = self.open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, ResolveFlag::RESOLVE_IN_ROOT);
-        let failed =
-            |source| FilesError::Open { host: self.host.clone(), path: path.to_owned(), source };
+        let failed = |source| FilesError::Open { host: self.host.clone(), path: path.to_owned(), source };
         let fd = match opened {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             other => other.map_err(|errno| failed(errno.into()))?,
@@ -239,7 +241,8 @@ mod tests {
         let tree = Tree::of(&lab, "node-1").unwrap();
         let conf = tree.read(Path::new("/etc/kubernetes/bootstrap-kubelet.conf")).unwrap().unwrap();
         assert!(String::from_utf8(conf).unwrap().contains(material.bootstrap_token()));
-        let config = Tree::of(&lab, "control").unwrap().read(Path::new("/etc/kubernetes/kubeadm-config.yaml"));
+        let config =
+            Tree::of(&lab, "control").unwrap().read(Path::new("/etc/kubernetes/kubeadm-config.yaml"));
         assert!(!String::from_utf8(config.unwrap().unwrap()).unwrap().contains("${"));
     }
 }

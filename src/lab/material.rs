@@ -135,9 +135,8 @@ impl Material {
             pairs.insert(name.to_owned(), pair);
         }
         pairs.insert("sa".into(), Pair { public: read("sa.pub")?, key: read("sa.key")? });
-        let tokens = serde_json::from_str(&read("tokens.json")?).map_err(|source| MaterialError::Damaged {
-            path: lab.state.join("pki/tokens.json"),
-            source: Some(source),
+        let tokens = serde_json::from_str(&read("tokens.json")?).map_err(|source| {
+            MaterialError::Damaged { path: lab.state.join("pki/tokens.json"), source: Some(source) }
         })?;
         Ok(Self { pairs, tokens })
     }

@@ -98,8 +98,7 @@ impl Owner {
 /// Every lab's parent: `--state-dir`, else XDG's state directory of the owner.
 pub fn base(owner: &Owner, asked: Option<&Path>) -> Result<PathBuf, StateError> {
     if let Some(dir) = asked {
-        return std::path::absolute(dir)
-            .map_err(|source| StateError::Read { path: dir.to_owned(), source });
+        return std::path::absolute(dir).map_err(|source| StateError::Read { path: dir.to_owned(), source });
     }
     // Root's own XDG variables say nothing about the user behind sudo.
     let xdg = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
@@ -184,8 +183,8 @@ impl LabDir {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(failed)?,
             };
-            let lock = Flock::lock(directory, FlockArg::LockExclusive)
-                .map_err(|(_, errno)| failed(errno.into()))?;
+            let lock =
+                Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))?;
             // `delete` may have removed the directory while we waited for it.
             let held = lock.metadata().map_err(failed)?.ino();
             if std::fs::metadata(&self.state).is_ok_and(|now| now.ino() == held) {
@@ -215,10 +214,7 @@ impl LabDir {
     /// Whether a keeper holds this lab now.
     pub fn is_running(&self) -> bool {
         let Ok(file) = File::open(self.state.join("keeper.lock")) else { return false };
-        matches!(
-            Flock::lock(file, FlockArg::LockSharedNonblock),
-            Err((_, nix::errno::Errno::EWOULDBLOCK))
-        )
+        matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::errno::Errno::EWOULDBLOCK)))
     }
 
     /// The pid of the keeper that holds this lab now.

@@ -10,7 +10,7 @@ mod listen;
 mod serve;
 mod tls;
 
-pub use dial::{BoxStream, Dial, DialError, Direct, Dialing, TlsDialer};
+pub use dial::{BoxStream, Dial, DialError, Dialing, Direct, TlsDialer};
 pub use go_text::{go_text, io_text, tls_text};
 pub use listen::{bind, inherit, tune};
 pub use serve::{Peer, Server};

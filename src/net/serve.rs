@@ -26,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::info;
 
+use super::NetError;
 use super::go_text::io_text;
 use super::listen::tune;
 use super::tls::{Protocols, ServingCert};
-use super::NetError;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A plaintext TLS record: fatal alert, internal_error.
@@ -97,7 +97,8 @@ impl Server {
             };
             match accepted {
                 Ok((stream, address)) => {
-                    let connection = self.clone().connection(stream, address, service.clone(), graceful.watcher());
+                    let connection =
+                        self.clone().connection(stream, address, service.clone(), graceful.watcher());
                     tokio::spawn(connection);
                 }
                 // Out of descriptors, or the peer went while queued: others may still be served.

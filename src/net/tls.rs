@@ -8,14 +8,14 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    RootCertStore, ServerConfig, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use super::NetError;
 use super::danger::AcceptAnyServer;
 use super::go_text::{X509Error, chain_text, expiry_text, name_text};
-use super::NetError;
 use crate::pki::{self, Facts};
 
 /// Whom a client believes.
@@ -97,8 +97,10 @@ pub fn client_config_with(
         .with_custom_certificate_verifier(verifier);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
-        Some(identity) => builder
-            .with_client_auth_cert(pki::certificates(&identity.cert_pem)?, pki::private_key(&identity.key_pem)?)?,
+        Some(identity) => builder.with_client_auth_cert(
+            pki::certificates(&identity.cert_pem)?,
+            pki::private_key(&identity.key_pem)?,
+        )?,
     };
     config.alpn_protocols = protocols.alpn();
     // Every connection verifies anew: a resumed one would skip the very check that is being taught.

@@ -81,8 +81,11 @@ impl Authority {
         let key = KeyPair::generate().map_err(PkiError::Generate)?;
         let mut params = skeleton(cn, &[])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages =
-            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+            KeyUsagePurpose::KeyCertSign,
+        ];
         // A name with other signs (the kubelet's `HOST-ca@UNIX`) stays a common name only.
         if cn.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.') {
             params.subject_alt_names = names(&[cn.to_owned()], &[])?;
@@ -132,7 +135,12 @@ impl Authority {
     ///
     /// Subject and all SANs are copied from the request; usages come from the CertificateSigningRequest
     /// object (`client auth`, `digital signature`, …), never from the request itself.
-    pub fn sign_request(&self, csr_pem: &str, validity: Duration, usages: &[&str]) -> Result<String, PkiError> {
+    pub fn sign_request(
+        &self,
+        csr_pem: &str,
+        validity: Duration,
+        usages: &[&str],
+    ) -> Result<String, PkiError> {
         one_organization(&super::Request::from_pem(csr_pem)?.orgs)?;
         let mut csr = rcgen::CertificateSigningRequestParams::from_pem(csr_pem)
             .map_err(|error| PkiError::Request(error.to_string()))?;
@@ -275,7 +283,10 @@ mod tests {
         let (csr, _) = request("system:node:node-1", &["system:nodes"], &["node-1"], &[ip]).unwrap();
         let cert = ca.sign_request(&csr, DAY * 365, CLIENT).unwrap();
         let facts = Facts::from_pem(cert.as_bytes()).unwrap();
-        assert_eq!((facts.cn.as_str(), facts.orgs.as_slice()), ("system:node:node-1", &["system:nodes".to_owned()][..]));
+        assert_eq!(
+            (facts.cn.as_str(), facts.orgs.as_slice()),
+            ("system:node:node-1", &["system:nodes".to_owned()][..])
+        );
         assert_eq!((facts.dns.as_slice(), facts.ips.as_slice()), (&["node-1".to_owned()][..], &[ip][..]));
         assert_eq!(facts.extended_usages, ["client auth"]);
         assert_eq!(facts.not_after - facts.not_before, DAY.as_secs() * 365);

@@ -91,7 +91,10 @@ mod tests {
         let ip = "192.0.2.11".parse().unwrap();
         let (csr, key) = request("system:node:node-1", &["system:nodes"], &["node-1"], &[ip]).unwrap();
         let read = Request::from_pem(&csr).unwrap();
-        assert_eq!((read.cn.as_str(), read.orgs.as_slice()), ("system:node:node-1", &["system:nodes".to_owned()][..]));
+        assert_eq!(
+            (read.cn.as_str(), read.orgs.as_slice()),
+            ("system:node:node-1", &["system:nodes".to_owned()][..])
+        );
         assert_eq!((read.dns, read.ips), (vec!["node-1".to_owned()], vec![ip]));
         let again = request_with_key(&key, "other", &[], &[], &[]).unwrap();
         assert_eq!(Request::from_pem(&again).unwrap().cn, "other");

@@ -75,7 +75,9 @@ mod tests {
     use crate::pki::{Authority, LeafSpec};
 
     fn verify(ca: &Authority, cert_pem: &str) -> Result<Arc<Subject>, PkiError> {
-        ClientRoots::from_pem(ca.cert_pem().as_bytes()).unwrap().verify(&certificates(cert_pem.as_bytes()).unwrap())
+        ClientRoots::from_pem(ca.cert_pem().as_bytes())
+            .unwrap()
+            .verify(&certificates(cert_pem.as_bytes()).unwrap())
     }
 
     #[test]

@@ -8,7 +8,9 @@ pub mod bootstrap;
 mod lookup;
 pub mod registry;
 pub mod request;
+pub mod table;
 pub mod user;
+pub mod validation;
 
 use std::process::ExitCode;
 

@@ -39,7 +39,12 @@ pub struct Query(Vec<(String, String)>);
 impl Query {
     pub fn parse(text: Option<&str>) -> Self {
         let pairs = text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        Self(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (form(k), form(v))).collect())
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(k, v)| (form(k), form(v)))
+                .collect(),
+        )
     }
 
     /// The first value of a name.
@@ -103,8 +108,10 @@ impl RequestInfo {
     /// Takes a request apart. Never fails: what names no resource is a request for a path.
     pub fn parse(method: &Method, path: &str, query: &Query) -> Self {
         let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(unescape).collect();
-        let other = || Self { verb: method.as_str().to_ascii_lowercase(), path: path.to_owned(), resource: None };
-        let (group, version, mut rest) = match parts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        let other =
+            || Self { verb: method.as_str().to_ascii_lowercase(), path: path.to_owned(), resource: None };
+        let (group, version, mut rest) = match parts.iter().map(String::as_str).collect::<Vec<_>>().as_slice()
+        {
             ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest.to_vec()),
             ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest.to_vec()),
             _ => return other(),
@@ -120,7 +127,8 @@ impl RequestInfo {
         if rest[0] == "watch" && rest.len() > 1 {
             (verb, rest) = ("watch", rest.split_off(1));
         }
-        let mut asked = ResourceRequest { group: group.into(), version: version.into(), ..Default::default() };
+        let mut asked =
+            ResourceRequest { group: group.into(), version: version.into(), ..Default::default() };
         if rest[0] == "namespaces" && rest.len() > 1 {
             asked.namespace = rest[1].to_owned();
             if rest.len() > 2 && !matches!(rest[2], "status" | "finalize") {
@@ -161,7 +169,8 @@ mod tests {
     use super::*;
 
     fn parse(method: Method, target: &str) -> RequestInfo {
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         RequestInfo::parse(&method, path, &Query::parse(query))
     }
 
@@ -175,13 +184,24 @@ mod tests {
             (Method::GET, "/api/v1/pods?watch=1", "watch  /pods/"),
             (Method::GET, "/api/v1/watch/namespaces/a/pods", "watch a /pods/"),
             (Method::GET, "/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dp", "list a /pods/p"),
-            (Method::DELETE, "/apis/apps/v1/namespaces/a/deployments", "deletecollection a apps/deployments/"),
-            (Method::PATCH, "/apis/apps/v1/namespaces/a/deployments/d/scale", "patch a apps/deployments/d scale"),
+            (
+                Method::DELETE,
+                "/apis/apps/v1/namespaces/a/deployments",
+                "deletecollection a apps/deployments/",
+            ),
+            (
+                Method::PATCH,
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "patch a apps/deployments/d scale",
+            ),
             (Method::POST, "/api/v1/nodes/n/proxy/run/x", "create  /nodes/n proxy run/x"),
         ] {
             let info = parse(method, target);
             let r = info.resource.unwrap();
-            let got = format!("{} {} {}/{}/{} {} {}", info.verb, r.namespace, r.group, r.resource, r.name, r.subresource, r.rest);
+            let got = format!(
+                "{} {} {}/{}/{} {} {}",
+                info.verb, r.namespace, r.group, r.resource, r.name, r.subresource, r.rest
+            );
             assert_eq!(got.trim_end(), want, "{target}");
         }
     }

@@ -41,7 +41,8 @@ impl Identities {
     /// The client a controller writes with.
     pub fn client_for(&self, account: &'static str) -> Client {
         let Some(bare) = &self.bare else { return self.own() };
-        let account = Arc::new(Account { name: account, own: self.own(), bare: bare.clone(), token: Mutex::default() });
+        let account =
+            Arc::new(Account { name: account, own: self.own(), bare: bare.clone(), token: Mutex::default() });
         let service = tower::service_fn(move |request: Request<Body>| {
             let account = account.clone();
             async move { account.send(request).await }
@@ -99,7 +100,8 @@ impl Account {
         };
         let text = answer.status.and_then(|status| status.token).unwrap_or_default();
         debug!(account = self.name, "service account token");
-        let mut header = HeaderValue::try_from(format!("Bearer {text}")).map_err(|error| kube::Error::HttpError(error.into()))?;
+        let mut header = HeaderValue::try_from(format!("Bearer {text}"))
+            .map_err(|error| kube::Error::HttpError(error.into()))?;
         header.set_sensitive(true);
         Ok(Token { header, renew: Instant::now() + Duration::from_secs(u64::from(TOKEN_SECONDS)) * 4 / 5 })
     }
@@ -117,7 +119,10 @@ impl Account {
     async fn request_token(&self) -> Result<TokenRequest, kube::Error> {
         let api: Api<ServiceAccount> = Api::namespaced(self.own.clone(), NAMESPACE);
         let ask = TokenRequest {
-            spec: Some(TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS.into()), ..TokenRequestSpec::default() }),
+            spec: Some(TokenRequestSpec {
+                expiration_seconds: Some(TOKEN_SECONDS.into()),
+                ..TokenRequestSpec::default()
+            }),
             ..TokenRequest::default()
         };
         api.create_subresource("token", self.name, &PostParams::default(), &ask).await

@@ -67,7 +67,11 @@ pub const UNIMPLEMENTED: &[&str] = &[
 ];
 
 #[derive(Debug, Clone, Parser)]
-#[command(name = "kube-controller-manager", about = "The control loops of a cluster", disable_version_flag = true)]
+#[command(
+    name = "kube-controller-manager",
+    about = "The control loops of a cluster",
+    disable_version_flag = true
+)]
 pub struct Options {
     /// Path to kubeconfig file with authorization and master location information.
     #[arg(long, value_name = "PATH")]
@@ -112,11 +116,13 @@ pub struct Options {
 impl Options {
     /// The authority that signs certificate requests; none when no files were given.
     pub fn signing_authority(&self) -> Result<Option<Authority>, ControllersError> {
-        let (Some(cert), Some(key)) = (&self.cluster_signing_cert_file, &self.cluster_signing_key_file) else {
+        let (Some(cert), Some(key)) = (&self.cluster_signing_cert_file, &self.cluster_signing_key_file)
+        else {
             return Ok(None);
         };
         let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|source| ControllersError::ReadFile { path: path.clone(), source })
+            std::fs::read_to_string(path)
+                .map_err(|source| ControllersError::ReadFile { path: path.clone(), source })
         };
         Ok(Some(Authority::from_pem(&read(cert)?, &read(key)?).map_err(ControllersError::SigningKey)?))
     }
@@ -132,7 +138,8 @@ impl Options {
         if self.controllers.iter().any(|word| word.strip_prefix('-').is_some_and(named)) {
             return false;
         }
-        self.controllers.iter().any(|word| named(word)) || (by_default && self.controllers.iter().any(|word| word == "*"))
+        self.controllers.iter().any(|word| named(word))
+            || (by_default && self.controllers.iter().any(|word| word == "*"))
     }
 }
 

@@ -219,7 +219,9 @@ pub fn info(setting: Setting) -> &'static SettingInfo {
 /// The row named `path.setting`.
 pub fn find(name: &str) -> Result<(&'static PathInfo, &'static SettingInfo), UnknownSetting> {
     rows()
-        .find(|(path, row)| name.strip_prefix(path.name).and_then(|rest| rest.strip_prefix('.')) == Some(row.name))
+        .find(|(path, row)| {
+            name.strip_prefix(path.name).and_then(|rest| rest.strip_prefix('.')) == Some(row.name)
+        })
         .ok_or_else(|| UnknownSetting(name.to_owned()))
 }
 

@@ -36,8 +36,18 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "the node's token in the attacker's log, or a forged pod runs on the node",
                 defeated: "the victim's x509 text: a handshake and no HTTP byte",
                 flags: &[
-                    flag("kubelet", "bootstrap-kubelet.conf", "insecure-skip-tls-verify: true", "certificate-authority-data"),
-                    flag("kube-proxy", "kubeconfig.conf", "insecure-skip-tls-verify: true", "certificate-authority-data"),
+                    flag(
+                        "kubelet",
+                        "bootstrap-kubelet.conf",
+                        "insecure-skip-tls-verify: true",
+                        "certificate-authority-data",
+                    ),
+                    flag(
+                        "kube-proxy",
+                        "kubeconfig.conf",
+                        "insecure-skip-tls-verify: true",
+                        "certificate-authority-data",
+                    ),
                 ],
                 planned: true,
             },
@@ -70,7 +80,12 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "the taint is seen",
                 defeated: "NodeRestriction's refusal",
                 flags: &[
-                    flag("kube-apiserver", "--enable-admission-plugins", "without NodeRestriction", "NodeRestriction"),
+                    flag(
+                        "kube-apiserver",
+                        "--enable-admission-plugins",
+                        "without NodeRestriction",
+                        "NodeRestriction",
+                    ),
                     flag("object", "ClusterRoleBinding/minilab:nodes", "bound", "absent"),
                 ],
                 planned: true,
@@ -86,9 +101,12 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Wire],
                 compromised: "the bootstrap token replayed, a certificate for system:node:evil",
                 defeated: "the join refuses, the token marker is absent",
-                flags: &[
-                    flag("kubeadm", "--discovery-token-ca-cert-hash", "--discovery-token-unsafe-skip-ca-verification", "sha256:…"),
-                ],
+                flags: &[flag(
+                    "kubeadm",
+                    "--discovery-token-ca-cert-hash",
+                    "--discovery-token-unsafe-skip-ca-verification",
+                    "sha256:…",
+                )],
                 planned: false,
             },
         ],
@@ -109,9 +127,7 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Wire],
                 compromised: "the token marker in the attacker's log",
                 defeated: "TLS refused, no marker",
-                flags: &[
-                    flag("phone-home", "client", "-k", "--cacert ca.crt"),
-                ],
+                flags: &[flag("phone-home", "client", "-k", "--cacert ca.crt")],
                 planned: false,
             },
             SettingInfo {
@@ -142,9 +158,7 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Pod],
                 compromised: "the marker Secret",
                 defeated: "403",
-                flags: &[
-                    flag("object", "ClusterRoleBinding/minilab:phone-home", "cluster-admin", "absent"),
-                ],
+                flags: &[flag("object", "ClusterRoleBinding/minilab:phone-home", "cluster-admin", "absent")],
                 planned: true,
             },
             SettingInfo {
@@ -158,9 +172,12 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::User],
                 compromised: "the victim's bytes in the attacker's pod",
                 defeated: "the admission plugin's refusal",
-                flags: &[
-                    flag("kube-apiserver", "--enable-admission-plugins", "without DenyServiceExternalIPs", "DenyServiceExternalIPs"),
-                ],
+                flags: &[flag(
+                    "kube-apiserver",
+                    "--enable-admission-plugins",
+                    "without DenyServiceExternalIPs",
+                    "DenyServiceExternalIPs",
+                )],
                 planned: true,
             },
         ],
@@ -182,8 +199,18 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "the scheduler binds a forged pod",
                 defeated: "x509 text",
                 flags: &[
-                    flag("kube-scheduler", "scheduler.conf", "insecure-skip-tls-verify: true", "certificate-authority-data"),
-                    flag("kube-controller-manager", "controller-manager.conf", "insecure-skip-tls-verify: true", "certificate-authority-data"),
+                    flag(
+                        "kube-scheduler",
+                        "scheduler.conf",
+                        "insecure-skip-tls-verify: true",
+                        "certificate-authority-data",
+                    ),
+                    flag(
+                        "kube-controller-manager",
+                        "controller-manager.conf",
+                        "insecure-skip-tls-verify: true",
+                        "certificate-authority-data",
+                    ),
                 ],
                 planned: true,
             },
@@ -200,7 +227,12 @@ pub const PATHS: &[PathInfo] = &[
                 defeated: "User \"system:kube-scheduler\" cannot …",
                 flags: &[
                     flag("kube-controller-manager", "--use-service-account-credentials", "false", "true"),
-                    flag("kube-scheduler", "scheduler.conf", "the admin's certificate", "its own certificate"),
+                    flag(
+                        "kube-scheduler",
+                        "scheduler.conf",
+                        "the admin's certificate",
+                        "its own certificate",
+                    ),
                 ],
                 planned: true,
             },
@@ -218,7 +250,12 @@ pub const PATHS: &[PathInfo] = &[
                 flags: &[
                     flag("kube-scheduler", "--bind-address", "0.0.0.0", "127.0.0.1"),
                     flag("kube-controller-manager", "--bind-address", "0.0.0.0", "127.0.0.1"),
-                    flag("both", "--authorization-always-allow-paths", "…,/metrics,/configz,/debug/*", "absent"),
+                    flag(
+                        "both",
+                        "--authorization-always-allow-paths",
+                        "…,/metrics,/configz,/debug/*",
+                        "absent",
+                    ),
                     flag("both", "--profiling", "true", "false"),
                 ],
                 planned: true,
@@ -241,9 +278,7 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Pod],
                 compromised: "the marker Secret",
                 defeated: "403",
-                flags: &[
-                    flag("kube-apiserver", "--authorization-mode", "AlwaysAllow", "Node,RBAC"),
-                ],
+                flags: &[flag("kube-apiserver", "--authorization-mode", "AlwaysAllow", "Node,RBAC")],
                 planned: true,
             },
             SettingInfo {
@@ -258,7 +293,12 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "the marker Secret",
                 defeated: "401 or 403",
                 flags: &[
-                    flag("kube-apiserver", "--authentication-config", "absent", "/etc/kubernetes/authentication-config.yaml"),
+                    flag(
+                        "kube-apiserver",
+                        "--authentication-config",
+                        "absent",
+                        "/etc/kubernetes/authentication-config.yaml",
+                    ),
                     flag("object", "ClusterRoleBinding/minilab:anonymous", "cluster-admin", "absent"),
                 ],
                 planned: true,
@@ -281,9 +321,12 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Wire],
                 compromised: "a forged log, the keystrokes of exec, the bytes of port-forward",
                 defeated: "x509 text per verb",
-                flags: &[
-                    flag("kube-apiserver", "--kubelet-certificate-authority", "absent", "/etc/kubernetes/pki/ca.crt"),
-                ],
+                flags: &[flag(
+                    "kube-apiserver",
+                    "--kubelet-certificate-authority",
+                    "absent",
+                    "/etc/kubernetes/pki/ca.crt",
+                )],
                 planned: true,
             },
             SettingInfo {
@@ -297,9 +340,7 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Nowhere],
                 compromised: "",
                 defeated: "the real log returns",
-                flags: &[
-                    flag("kubelet", "serverTLSBootstrap", "false", "true"),
-                ],
+                flags: &[flag("kubelet", "serverTLSBootstrap", "false", "true")],
                 planned: true,
             },
             SettingInfo {
@@ -313,9 +354,7 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Node],
                 compromised: "a certificate, and a forged log although the CA is checked",
                 defeated: "the request stays pending with the reason",
-                flags: &[
-                    flag("csr-approver", "inventory", "the Node object", "the lab's own"),
-                ],
+                flags: &[flag("csr-approver", "inventory", "the Node object", "the lab's own")],
                 planned: false,
             },
         ],
@@ -353,9 +392,7 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Pod],
                 compromised: "a command's output",
                 defeated: "403 with subresource(s)=[…]",
-                flags: &[
-                    flag("kubelet", "authorization.mode", "AlwaysAllow", "Webhook"),
-                ],
+                flags: &[flag("kubelet", "authorization.mode", "AlwaysAllow", "Webhook")],
                 planned: true,
             },
             SettingInfo {
@@ -369,9 +406,7 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Pod],
                 compromised: "the marker of a pod's spec",
                 defeated: "refused",
-                flags: &[
-                    flag("kubelet", "readOnlyPort", "10255", "0"),
-                ],
+                flags: &[flag("kubelet", "readOnlyPort", "10255", "0")],
                 planned: true,
             },
             SettingInfo {
@@ -385,9 +420,7 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Pod],
                 compromised: "a command's output, and no exec in the audit log",
                 defeated: "403 [proxy], while /pods is still 200",
-                flags: &[
-                    flag("object", "ClusterRole/minilab:monitoring", "nodes/proxy", "fine-grained"),
-                ],
+                flags: &[flag("object", "ClusterRole/minilab:monitoring", "nodes/proxy", "fine-grained")],
                 planned: true,
             },
         ],
@@ -408,9 +441,7 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Wire],
                 compromised: "the marker is read, the page is forged",
                 defeated: "nothing of it on the wire",
-                flags: &[
-                    flag("kube-apiserver", "--egress-selector-config-file", "absent", "present"),
-                ],
+                flags: &[flag("kube-apiserver", "--egress-selector-config-file", "absent", "present")],
                 planned: false,
             },
             SettingInfo {
@@ -424,9 +455,7 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::User],
                 compromised: "the marker page",
                 defeated: "403",
-                flags: &[
-                    flag("object", "ClusterRole/system:aggregate-to-edit", "with */proxy", "without"),
-                ],
+                flags: &[flag("object", "ClusterRole/system:aggregate-to-edit", "with */proxy", "without")],
                 planned: false,
             },
         ],
@@ -447,9 +476,12 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Wire],
                 compromised: "a SYN from control to the node site",
                 defeated: "no SYN, while every verb works",
-                flags: &[
-                    flag("kube-apiserver", "--egress-selector-config-file", "absent", "/etc/kubernetes/egress-selector-configuration.yaml"),
-                ],
+                flags: &[flag(
+                    "kube-apiserver",
+                    "--egress-selector-config-file",
+                    "absent",
+                    "/etc/kubernetes/egress-selector-configuration.yaml",
+                )],
                 planned: false,
             },
             SettingInfo {
@@ -463,9 +495,12 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Wire, Stand::Pod],
                 compromised: "a DIAL_REQ received",
                 defeated: "upstream's refusal",
-                flags: &[
-                    flag("konnectivity-server", "--agent-service-account", "absent", "konnectivity-agent"),
-                ],
+                flags: &[flag(
+                    "konnectivity-server",
+                    "--agent-service-account",
+                    "absent",
+                    "konnectivity-agent",
+                )],
                 planned: false,
             },
             SettingInfo {
@@ -479,9 +514,7 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Wire],
                 compromised: "the tunnel is accepted, a dial is seen",
                 defeated: "refused at key exchange",
-                flags: &[
-                    flag("kube-apiserver", "known_hosts", "ignored", "pinned"),
-                ],
+                flags: &[flag("kube-apiserver", "known_hosts", "ignored", "pinned")],
                 planned: false,
             },
         ],

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::build::{
-    API_PORT, BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_VERSION, POD_CIDR, SERVICE_CIDR,
-    in_its_net,
+    API_PORT, BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_VERSION, POD_CIDR, SERVICE_CIDR, in_its_net,
 };
 use super::manifest::{Probe, StaticPod};
 use super::{

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use build::{
-    API_PORT, BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_SERVICE, KUBERNETES_VERSION, endpoint, node_name, plan,
+    API_PORT, BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_SERVICE, KUBERNETES_VERSION, endpoint, node_name,
+    plan,
 };
 pub use control::KUBEADM_CONFIG;
 
@@ -219,13 +220,9 @@ impl Command {
     }
 
     /// The command line now; `read` gives a file of the role's host.
-    pub fn argv(
-        &self,
-        read: impl Fn(&Path) -> std::io::Result<String>,
-    ) -> Result<Vec<String>, CommandError> {
-        let text = |path: &Path| {
-            read(path).map_err(|source| CommandError::Read { path: path.to_owned(), source })
-        };
+    pub fn argv(&self, read: impl Fn(&Path) -> std::io::Result<String>) -> Result<Vec<String>, CommandError> {
+        let text =
+            |path: &Path| read(path).map_err(|source| CommandError::Read { path: path.to_owned(), source });
         match self {
             Self::Manifest(path) => command_of_manifest(path, &text(path)?),
             Self::Argv { argv, flags_from: None } => Ok(argv.clone()),
@@ -281,8 +278,7 @@ mod tests {
 
     #[test]
     fn kubelet_flags_follow_the_fixed_ones() {
-        let command =
-            Command::Argv { argv: vec!["kubelet".into()], flags_from: Some("/flags.env".into()) };
+        let command = Command::Argv { argv: vec!["kubelet".into()], flags_from: Some("/flags.env".into()) };
         let argv = command.argv(|_| Ok("KUBELET_KUBEADM_ARGS=\"--a=b  --c\"\n".to_owned())).unwrap();
         assert_eq!(argv, ["kubelet", "--a=b", "--c"]);
     }

@@ -6,9 +6,7 @@ use super::build::{
     CLUSTER_DOMAIN, DNS_SERVICE, NODE_GATEWAY, POD_CIDR, in_its_net, node_address, node_name,
 };
 use super::control::text;
-use super::{
-    Command, Contents, Credential, HostKind, HostPlan, Kubeconfig, PlannedFile, RolePlan, Trust,
-};
+use super::{Command, Contents, Credential, HostKind, HostPlan, Kubeconfig, PlannedFile, RolePlan, Trust};
 use crate::lab::paths::{Setting, Settings};
 
 const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
@@ -71,11 +69,8 @@ fn roles(host: &str, settings: &Settings) -> Vec<RolePlan> {
     }
     kubelet.push(format!("--kubeconfig={KUBELET_CONF}"));
     kubelet.push(format!("--config={KUBELET_CONFIG}"));
-    let proxy = vec![
-        "kube-proxy".into(),
-        format!("--config={PROXY_CONFIG}"),
-        format!("--hostname-override={host}"),
-    ];
+    let proxy =
+        vec!["kube-proxy".into(), format!("--config={PROXY_CONFIG}"), format!("--hostname-override={host}")];
     let role = |name: &str, command, needs: &[&str]| RolePlan {
         name: name.into(),
         host: host.into(),
@@ -86,7 +81,11 @@ fn roles(host: &str, settings: &Settings) -> Vec<RolePlan> {
         one_shot: false,
     };
     vec![
-        role("kubelet", Command::Argv { argv: kubelet, flags_from: Some(KUBELET_FLAGS.into()) }, &["kubeadm"]),
+        role(
+            "kubelet",
+            Command::Argv { argv: kubelet, flags_from: Some(KUBELET_FLAGS.into()) },
+            &["kubeadm"],
+        ),
         role("kube-proxy", Command::Argv { argv: proxy, flags_from: None }, &["kube-apiserver"]),
     ]
 }

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::{Resource, Subresource, strategies};
 
-const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const ALL_VERBS: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 /// Namespaces and Services (the latter only until 1.23 upstream) cannot be deleted as a collection.
 const NO_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
@@ -141,17 +142,23 @@ fn core_rows() -> Vec<Resource> {
             .verbs(NO_COLLECTION)
             .with(NAMESPACE),
         row::<core::Node>("nodes", "node", "NodeList").short(&["no"]).cluster().with(STATUS_ONLY),
-        row::<core::PersistentVolumeClaim>("persistentvolumeclaims", "persistentvolumeclaim", "PersistentVolumeClaimList")
-            .short(&["pvc"])
-            .returns_deleted()
-            .with(STATUS_ONLY),
+        row::<core::PersistentVolumeClaim>(
+            "persistentvolumeclaims",
+            "persistentvolumeclaim",
+            "PersistentVolumeClaimList",
+        )
+        .short(&["pvc"])
+        .returns_deleted()
+        .with(STATUS_ONLY),
         row::<core::PersistentVolume>("persistentvolumes", "persistentvolume", "PersistentVolumeList")
             .short(&["pv"])
             .cluster()
             .returns_deleted()
             .with(STATUS_ONLY),
         row::<core::Pod>("pods", "pod", "PodList").short(&["po"]).in_all().returns_deleted().with(POD),
-        row::<core::PodTemplate>("podtemplates", "podtemplate", "PodTemplateList").create_on_update().returns_deleted(),
+        row::<core::PodTemplate>("podtemplates", "podtemplate", "PodTemplateList")
+            .create_on_update()
+            .returns_deleted(),
         row::<core::ResourceQuota>("resourcequotas", "resourcequota", "ResourceQuotaList")
             .short(&["quota"])
             .returns_deleted()
@@ -172,8 +179,15 @@ fn core_rows() -> Vec<Resource> {
 
 fn workload_rows() -> Vec<Resource> {
     vec![
-        row::<apps::ControllerRevision>("controllerrevisions", "controllerrevision", "ControllerRevisionList"),
-        row::<apps::DaemonSet>("daemonsets", "daemonset", "DaemonSetList").short(&["ds"]).in_all().with(STATUS_ONLY),
+        row::<apps::ControllerRevision>(
+            "controllerrevisions",
+            "controllerrevision",
+            "ControllerRevisionList",
+        ),
+        row::<apps::DaemonSet>("daemonsets", "daemonset", "DaemonSetList")
+            .short(&["ds"])
+            .in_all()
+            .with(STATUS_ONLY),
         row::<apps::Deployment>("deployments", "deployment", "DeploymentList")
             .short(&["deploy"])
             .in_all()
@@ -183,20 +197,33 @@ fn workload_rows() -> Vec<Resource> {
             .in_all()
             .with(SCALABLE),
         row::<coordination::Lease>("leases", "lease", "LeaseList").create_on_update(),
-        row::<discovery::EndpointSlice>("endpointslices", "endpointslice", "EndpointSliceList").create_on_update(),
-        row::<scheduling::PriorityClass>("priorityclasses", "priorityclass", "PriorityClassList").short(&["pc"]).cluster(),
+        row::<discovery::EndpointSlice>("endpointslices", "endpointslice", "EndpointSliceList")
+            .create_on_update(),
+        row::<scheduling::PriorityClass>("priorityclasses", "priorityclass", "PriorityClassList")
+            .short(&["pc"])
+            .cluster(),
     ]
 }
 
 fn access_rows() -> Vec<Resource> {
     vec![
-        row::<authentication::SelfSubjectReview>("selfsubjectreviews", "selfsubjectreview", "").cluster().verbs(CREATE),
-        row::<authentication::TokenReview>("tokenreviews", "tokenreview", "").cluster().verbs(CREATE),
-        row::<authorization::LocalSubjectAccessReview>("localsubjectaccessreviews", "localsubjectaccessreview", "")
-            .verbs(CREATE),
-        row::<authorization::SelfSubjectAccessReview>("selfsubjectaccessreviews", "selfsubjectaccessreview", "")
+        row::<authentication::SelfSubjectReview>("selfsubjectreviews", "selfsubjectreview", "")
             .cluster()
             .verbs(CREATE),
+        row::<authentication::TokenReview>("tokenreviews", "tokenreview", "").cluster().verbs(CREATE),
+        row::<authorization::LocalSubjectAccessReview>(
+            "localsubjectaccessreviews",
+            "localsubjectaccessreview",
+            "",
+        )
+        .verbs(CREATE),
+        row::<authorization::SelfSubjectAccessReview>(
+            "selfsubjectaccessreviews",
+            "selfsubjectaccessreview",
+            "",
+        )
+        .cluster()
+        .verbs(CREATE),
         row::<authorization::SelfSubjectRulesReview>("selfsubjectrulesreviews", "selfsubjectrulesreview", "")
             .cluster()
             .verbs(CREATE),
@@ -211,10 +238,16 @@ fn access_rows() -> Vec<Resource> {
         .short(&["csr"])
         .cluster()
         .with(REQUEST),
-        row::<rbac::ClusterRoleBinding>("clusterrolebindings", "clusterrolebinding", "ClusterRoleBindingList")
+        row::<rbac::ClusterRoleBinding>(
+            "clusterrolebindings",
+            "clusterrolebinding",
+            "ClusterRoleBindingList",
+        )
+        .cluster()
+        .create_on_update(),
+        row::<rbac::ClusterRole>("clusterroles", "clusterrole", "ClusterRoleList")
             .cluster()
             .create_on_update(),
-        row::<rbac::ClusterRole>("clusterroles", "clusterrole", "ClusterRoleList").cluster().create_on_update(),
         row::<rbac::RoleBinding>("rolebindings", "rolebinding", "RoleBindingList").create_on_update(),
         row::<rbac::Role>("roles", "role", "RoleList").create_on_update(),
     ]

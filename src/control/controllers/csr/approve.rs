@@ -7,9 +7,7 @@
 use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
-};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::Api;
 use kube::api::PostParams;
@@ -89,7 +87,11 @@ async fn approve(world: &World, actor: &Actor, name: String) -> Result<Next, kub
     Ok(Next::Soon)
 }
 
-async fn may_create(actor: &Actor, csr: &CertificateSigningRequest, subresource: &str) -> Result<bool, kube::Error> {
+async fn may_create(
+    actor: &Actor,
+    csr: &CertificateSigningRequest,
+    subresource: &str,
+) -> Result<bool, kube::Error> {
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: csr.spec.username.clone(),

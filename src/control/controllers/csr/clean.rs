@@ -44,7 +44,9 @@ fn is_over(csr: &CertificateSigningRequest, now: i64) -> bool {
     let settled = conditions(csr).iter().any(|condition| {
         let since = condition.last_update_time.as_ref().map_or(now, |time| time.0.as_second());
         let kind = condition.type_.as_str();
-        matches!(kind, "Approved" | "Denied" | "Failed") && now - since > HOUR && (kind != "Approved" || is_issued(csr))
+        matches!(kind, "Approved" | "Denied" | "Failed")
+            && now - since > HOUR
+            && (kind != "Approved" || is_issued(csr))
     });
     let created = csr.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0.as_second());
     let pending = conditions(csr).is_empty() && now - created > DAY;

@@ -19,7 +19,9 @@ pub fn client_fault(request: &Request, usages: &[&str]) -> Option<String> {
     if request.orgs != ["system:nodes"] {
         return Some("subject organization is not system:nodes".into());
     }
-    for (names, kind) in [(request.dns.len(), "DNS"), (request.emails.len(), "Email"), (request.ips.len(), "IP")] {
+    for (names, kind) in
+        [(request.dns.len(), "DNS"), (request.emails.len(), "Email"), (request.ips.len(), "IP")]
+    {
         if names > 0 {
             return Some(format!("{kind} subjectAltNames are not allowed"));
         }
@@ -76,7 +78,10 @@ mod tests {
         let admin = Request { orgs: vec!["system:masters".into()], ..node() };
         assert_eq!(client_fault(&admin, CLIENT).unwrap(), "subject organization is not system:nodes");
         let other = Request { cn: "eve".into(), ..node() };
-        assert_eq!(client_fault(&other, CLIENT).unwrap(), "subject common name does not begin with system:node:");
+        assert_eq!(
+            client_fault(&other, CLIENT).unwrap(),
+            "subject common name does not begin with system:node:"
+        );
         assert_eq!(
             client_fault(&node(), &["server auth"]).unwrap(),
             "usages did not match [client auth digital signature key encipherment]"

@@ -4,8 +4,8 @@
 
 pub mod approve;
 pub mod clean;
-pub mod sign;
 mod kubelet;
+pub mod sign;
 
 use std::rc::Rc;
 

@@ -73,11 +73,17 @@ fn judge(csr: &CertificateSigningRequest, longest: Duration) -> Answer {
     if let Some(fault) = fault(&request, &usages(csr)) {
         return Answer::Refuse(fault);
     }
-    let asked = csr.spec.expiration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+    let asked =
+        csr.spec.expiration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
     Answer::Sign(asked.map_or(longest, |asked| asked.max(SHORTEST).min(longest)))
 }
 
-async fn sign(world: &World, actor: &Actor, authority: &Authority, name: String) -> Result<Next, kube::Error> {
+async fn sign(
+    world: &World,
+    actor: &Actor,
+    authority: &Authority,
+    name: String,
+) -> Result<Next, kube::Error> {
     let Some(csr) = world.csrs.get(&name) else { return Ok(Next::Done) };
     let answer = match judge(&csr, world.options.cluster_signing_duration) {
         Answer::NotMine => return Ok(Next::Done),
@@ -104,7 +110,11 @@ async fn sign(world: &World, actor: &Actor, authority: &Authority, name: String)
     Ok(Next::Done)
 }
 
-fn issue(authority: &Authority, csr: &CertificateSigningRequest, lifetime: Duration) -> Result<String, PkiError> {
+fn issue(
+    authority: &Authority,
+    csr: &CertificateSigningRequest,
+    lifetime: Duration,
+) -> Result<String, PkiError> {
     authority.sign_request(&request_pem(csr), lifetime, &usages(csr))
 }
 

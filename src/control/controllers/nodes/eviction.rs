@@ -29,7 +29,11 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
         let (Some(node), before) = (new, old.map(|node| no_execute(node))) else { return };
         if before.unwrap_or_default() != no_execute(node) {
             let name = node.metadata.name.as_deref();
-            seen.pods.all().iter().filter(|pod| pods::node_of(pod) == name).for_each(|pod| fed.add(key_of(&**pod)));
+            seen.pods
+                .all()
+                .iter()
+                .filter(|pod| pods::node_of(pod) == name)
+                .for_each(|pod| fed.add(key_of(&**pod)));
         }
     });
     let fed = queue.clone();
@@ -76,7 +80,9 @@ async fn evict(world: &World, actor: &Actor, key: String) -> Result<Next, kube::
     let Some(pod) = world.pods.get(&key).filter(|pod| pod.metadata.deletion_timestamp.is_none()) else {
         return Ok(Next::Done);
     };
-    let Some(node) = pods::node_of(&pod).and_then(|name| world.nodes.get(name)) else { return Ok(Next::Done) };
+    let Some(node) = pods::node_of(&pod).and_then(|name| world.nodes.get(name)) else {
+        return Ok(Next::Done);
+    };
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     match may_stay(&no_execute(&node), tolerations, Timestamp::now()) {
         None => Ok(Next::Done),
@@ -99,7 +105,10 @@ async fn delete(world: &World, actor: &Actor, pod: &Pod) -> Result<Next, kube::E
         other => other.map(drop)?,
     }
     let uid = pod.metadata.uid.clone();
-    let params = DeleteParams { preconditions: Some(Preconditions { uid: uid.clone(), resource_version: None }), ..DeleteParams::default() };
+    let params = DeleteParams {
+        preconditions: Some(Preconditions { uid: uid.clone(), resource_version: None }),
+        ..DeleteParams::default()
+    };
     match api.delete(name, &params).await {
         Err(error) if gone(&error) => {}
         other => other.map(drop)?,

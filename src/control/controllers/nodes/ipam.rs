@@ -31,7 +31,9 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
     let actor = world.actor("node-controller", "cidrAllocator");
     let world = world.clone();
     Box::pin(async move {
-        let Some(cluster) = world.options.cluster_cidr.filter(|_| world.options.allocate_node_cidrs) else { return };
+        let Some(cluster) = world.options.cluster_cidr.filter(|_| world.options.allocate_node_cidrs) else {
+            return;
+        };
         world.nodes.synced().await;
         // One at a time: two nodes never look at the same free share.
         queue.work("node-ipam", 1, |name| allocate(&world, &actor, cluster, name)).await;
@@ -46,23 +48,29 @@ fn pod_cidr(node: &Node) -> Option<Ipv4Net> {
 fn choose(cluster: Ipv4Net, mask: u8, name: &str, used: &HashSet<Ipv4Addr>) -> Option<Ipv4Net> {
     let shares = 1_u32.checked_shl(u32::from(mask.checked_sub(cluster.prefix_len())?))?;
     let size = 1_u32.checked_shl(32 - u32::from(mask))?;
-    let share = |index: u32| Ipv4Addr::from(u32::from(cluster.network()).wrapping_add(index.wrapping_mul(size)));
+    let share =
+        |index: u32| Ipv4Addr::from(u32::from(cluster.network()).wrapping_add(index.wrapping_mul(size)));
     let number: Option<u32> = name.rsplit('-').next().and_then(|last| last.parse().ok());
     let preferred = number.filter(|number| *number < shares);
-    let network = preferred.into_iter().chain(1..shares).chain(0..1).map(share).find(|net| !used.contains(net))?;
+    let network =
+        preferred.into_iter().chain(1..shares).chain(0..1).map(share).find(|net| !used.contains(net))?;
     Ipv4Net::new(network, mask).ok()
 }
 
 async fn allocate(world: &World, actor: &Actor, cluster: Ipv4Net, name: String) -> Result<Next, kube::Error> {
-    let Some(node) = world.nodes.get(&name).filter(|node| pod_cidr(node).is_none()) else { return Ok(Next::Done) };
-    let used = world.nodes.all().iter().filter_map(|node| pod_cidr(node)).map(|cidr| cidr.network()).collect();
+    let Some(node) = world.nodes.get(&name).filter(|node| pod_cidr(node).is_none()) else {
+        return Ok(Next::Done);
+    };
+    let used =
+        world.nodes.all().iter().filter_map(|node| pod_cidr(node)).map(|cidr| cidr.network()).collect();
     let Some(cidr) = choose(cluster, world.options.node_mask(), &name, &used) else {
         warn!(node = name, "no free share of the cluster CIDR");
         actor.normal(&*node, "CIDRNotAvailable", &format!("Node {name} status is now: CIDRNotAvailable"));
         return Ok(Next::Soon);
     };
     let text = cidr.to_string();
-    let patch = json!({"spec": {"podCIDR": text, "podCIDRs": [text]}, "metadata": {"uid": node.metadata.uid}});
+    let patch =
+        json!({"spec": {"podCIDR": text, "podCIDRs": [text]}, "metadata": {"uid": node.metadata.uid}});
     let api: Api<Node> = Api::all(actor.client.clone());
     let node = api.patch(&name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
     world.nodes.learn(node);

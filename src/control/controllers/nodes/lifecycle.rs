@@ -68,7 +68,11 @@ fn listen(world: &Rc<World>, queue: &Queue, heard: &Heard) {
         let Some(new) = new else {
             noted.borrow_mut().remove(&name);
             if let Some(old) = old {
-                introduced.normal(&**old, "RemovingNode", &format!("Node {name} event: Removing Node {name} from Controller"));
+                introduced.normal(
+                    &**old,
+                    "RemovingNode",
+                    &format!("Node {name} event: Removing Node {name} from Controller"),
+                );
             }
             return;
         };
@@ -180,13 +184,16 @@ fn wanted_taints(node: &Node, now: Timestamp) -> Vec<Taint> {
         Some("Unknown") => ours.push((UNREACHABLE, "NoExecute")),
         Some(_) => {}
         // A node that never reported keeps the taint it registered with.
-        None => ours.extend(taints(node).iter().any(|taint| taint.key == NOT_READY).then_some((NOT_READY, "NoSchedule"))),
+        None => ours.extend(
+            taints(node).iter().any(|taint| taint.key == NOT_READY).then_some((NOT_READY, "NoSchedule")),
+        ),
     }
     if node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false) {
         ours.push((UNSCHEDULABLE, "NoSchedule"));
     }
     let managed = |taint: &Taint| {
-        let by_condition = NO_SCHEDULE.iter().any(|(_, _, key)| *key == taint.key) || taint.key == UNSCHEDULABLE;
+        let by_condition =
+            NO_SCHEDULE.iter().any(|(_, _, key)| *key == taint.key) || taint.key == UNSCHEDULABLE;
         (by_condition && taint.effect == "NoSchedule")
             || (matches!(taint.key.as_str(), NOT_READY | UNREACHABLE) && taint.effect == "NoExecute")
     };
@@ -229,7 +236,8 @@ mod tests {
     use super::*;
 
     fn node(ready: Option<&str>, taints: serde_json::Value, unschedulable: bool) -> Node {
-        let conditions: Vec<_> = ready.iter().map(|status| json!({"type": "Ready", "status": status})).collect();
+        let conditions: Vec<_> =
+            ready.iter().map(|status| json!({"type": "Ready", "status": status})).collect();
         serde_json::from_value(json!({
             "metadata": {"name": "node-1"},
             "spec": {"taints": taints, "unschedulable": unschedulable},
@@ -250,7 +258,10 @@ mod tests {
             {"key": "gpu", "value": "yes", "effect": "NoSchedule"},
         ]);
         assert_eq!(wanted(&node(Some("True"), taints.clone(), false)), ["gpu:NoSchedule"]);
-        assert_eq!(wanted(&node(None, taints, false)), ["node.kubernetes.io/not-ready:NoSchedule", "gpu:NoSchedule"]);
+        assert_eq!(
+            wanted(&node(None, taints, false)),
+            ["node.kubernetes.io/not-ready:NoSchedule", "gpu:NoSchedule"]
+        );
     }
 
     #[test]

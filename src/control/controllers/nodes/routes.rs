@@ -113,7 +113,11 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
     })
 }
 
-async fn reconcile(world: &World, actor: &Actor, cloud: &tokio::sync::Mutex<Cloud>) -> Result<Next, ControllersError> {
+async fn reconcile(
+    world: &World,
+    actor: &Actor,
+    cloud: &tokio::sync::Mutex<Cloud>,
+) -> Result<Next, ControllersError> {
     let nodes = world.nodes.all();
     let routes = desired(nodes.iter().map(|node| &**node));
     let outcome = cloud.lock().await.set(&routes).await;
@@ -121,7 +125,10 @@ async fn reconcile(world: &World, actor: &Actor, cloud: &tokio::sync::Mutex<Clou
         Ok(()) => info!(routes = routes.len(), "routes set"),
         Err(error) => warn!(%error, "set routes"),
     }
-    for node in nodes.iter().filter(|node| routes.iter().any(|route| Some(&route.node) == node.metadata.name.as_ref())) {
+    for node in nodes
+        .iter()
+        .filter(|node| routes.iter().any(|route| Some(&route.node) == node.metadata.name.as_ref()))
+    {
         mark(world, actor, node, outcome.is_ok()).await?;
     }
     outcome.map(|()| Next::Done)
@@ -188,11 +195,15 @@ mod tests {
             lines
         });
         let routes = desired(&[node("node-1", Some("10.244.1.0/24"), Some("192.0.2.11"))]);
-        assert_eq!(cloud.set(&routes).await.unwrap_err().to_string(), "the cloud refused a route: no such device");
+        assert_eq!(
+            cloud.set(&routes).await.unwrap_err().to_string(),
+            "the cloud refused a route: no such device"
+        );
         cloud.set(&routes).await.unwrap();
         cloud.set(&routes).await.unwrap();
         let lines = served.await.unwrap();
-        let wanted = "{\"routes\":[{\"cidr\":\"10.244.1.0/24\",\"node\":\"node-1\",\"via\":\"192.0.2.11\"}]}\n";
+        let wanted =
+            "{\"routes\":[{\"cidr\":\"10.244.1.0/24\",\"node\":\"node-1\",\"via\":\"192.0.2.11\"}]}\n";
         assert_eq!(lines, [wanted, wanted]);
     }
 }

@@ -13,7 +13,8 @@ pub fn of_template(template: &PodTemplateSpec, collisions: Option<i32>) -> Strin
     let json = serde_json::to_vec(template).unwrap_or_default();
     let salt = collisions.map(i32::to_le_bytes).unwrap_or_default();
     let salted = json.iter().chain(if collisions.is_some() { &salt[..] } else { &[] });
-    let hash = salted.fold(2_166_136_261_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(16_777_619));
+    let hash =
+        salted.fold(2_166_136_261_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(16_777_619));
     hash.to_string().bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
 }
 
@@ -24,7 +25,10 @@ mod tests {
     #[test]
     fn a_hash_is_stable_and_tells_templates_apart() {
         let template = |image: &str| -> PodTemplateSpec {
-            serde_json::from_value(serde_json::json!({"spec": {"containers": [{"name": "c", "image": image}]}})).unwrap()
+            serde_json::from_value(
+                serde_json::json!({"spec": {"containers": [{"name": "c", "image": image}]}}),
+            )
+            .unwrap()
         };
         assert_eq!(of_template(&template("a"), None), of_template(&template("a"), None));
         assert_ne!(of_template(&template("a"), None), of_template(&template("b"), None));

@@ -62,16 +62,28 @@ fn judge(candidate: &ObjectMeta, owner: &ObjectMeta, fits: bool) -> Claim {
         Some(_) if fits => Claim::Mine,
         Some(_) if owner.deletion_timestamp.is_some() => Claim::Leave,
         Some(_) => Claim::Release,
-        None if !fits || owner.deletion_timestamp.is_some() || candidate.deletion_timestamp.is_some() => Claim::Leave,
+        None if !fits || owner.deletion_timestamp.is_some() || candidate.deletion_timestamp.is_some() => {
+            Claim::Leave
+        }
         None => Claim::Adopt,
     }
 }
 
 /// The objects of `informer` that `owner` controls, after adopting orphans and releasing strangers.
-pub async fn claim<O, K>(client: &Client, informer: &Informer<K>, owner: &O, selector: &LabelSelector) -> Result<Vec<Rc<K>>, kube::Error>
+pub async fn claim<O, K>(
+    client: &Client,
+    informer: &Informer<K>,
+    owner: &O,
+    selector: &LabelSelector,
+) -> Result<Vec<Rc<K>>, kube::Error>
 where
     O: Resource<DynamicType = ()>,
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + 'static,
 {
     let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
@@ -86,7 +98,9 @@ where
                 continue;
             }
             Claim::Leave => continue,
-            Claim::Adopt => meta.owner_references.iter().flatten().cloned().chain([reference(owner)]).collect(),
+            Claim::Adopt => {
+                meta.owner_references.iter().flatten().cloned().chain([reference(owner)]).collect()
+            }
             Claim::Release => {
                 let other = |one: &&OwnerReference| Some(&one.uid) != owner.meta().uid.as_ref();
                 meta.owner_references.iter().flatten().filter(other).cloned().collect()
@@ -114,9 +128,12 @@ mod tests {
     use super::*;
 
     fn meta(uid: &str, controller: Option<&str>, leaving: bool) -> ObjectMeta {
-        let owners = controller.map(|uid| json!([{"apiVersion": "v1", "kind": "K", "name": "n", "uid": uid, "controller": true}]));
+        let owners = controller.map(
+            |uid| json!([{"apiVersion": "v1", "kind": "K", "name": "n", "uid": uid, "controller": true}]),
+        );
         let leaving = leaving.then_some("2026-01-01T00:00:00Z");
-        serde_json::from_value(json!({"uid": uid, "ownerReferences": owners, "deletionTimestamp": leaving})).unwrap()
+        serde_json::from_value(json!({"uid": uid, "ownerReferences": owners, "deletionTimestamp": leaving}))
+            .unwrap()
     }
 
     #[test]

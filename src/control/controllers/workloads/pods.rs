@@ -86,7 +86,8 @@ where
         }
         Err(error) => {
             // In a namespace that is going away nothing is wrong.
-            let ending = matches!(&error, kube::Error::Api(status) if status.message.contains("being terminated"));
+            let ending =
+                matches!(&error, kube::Error::Api(status) if status.message.contains("being terminated"));
             if !ending {
                 actor.warning(owner, "FailedCreate", &format!("Error creating: {}", text(&error)));
             }
@@ -119,7 +120,8 @@ where
     let api: Api<Pod> = Api::namespaced(actor.client.clone(), namespace);
     let uid = pod.metadata.uid.clone();
     let only_this = Preconditions { uid: uid.clone(), resource_version: None };
-    match api.delete(name, &DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() }).await {
+    match api.delete(name, &DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() }).await
+    {
         Ok(_) => actor.normal(owner, "SuccessfulDelete", &format!("Deleted pod: {name}")),
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => {

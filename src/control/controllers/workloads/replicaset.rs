@@ -42,11 +42,18 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
 fn watch_pods(world: &Rc<World>, queue: &Queue) {
     let (fed, seen) = (queue.clone(), world.clone());
     world.pods.on_change(move |old, new| {
-        let owners = old.into_iter().chain(new).filter_map(|pod| ownership::controller_key(&pod.metadata, "ReplicaSet"));
+        let owners = old
+            .into_iter()
+            .chain(new)
+            .filter_map(|pod| ownership::controller_key(&pod.metadata, "ReplicaSet"));
         owners.for_each(|key| fed.add(key));
         // An orphan may fit a set that would adopt it.
-        let Some(orphan) = new.filter(|pod| ownership::controller_of(&pod.metadata).is_none()) else { return };
-        if old.is_some_and(|old| old.metadata.labels == orphan.metadata.labels && ownership::controller_of(&old.metadata).is_none()) {
+        let Some(orphan) = new.filter(|pod| ownership::controller_of(&pod.metadata).is_none()) else {
+            return;
+        };
+        if old.is_some_and(|old| {
+            old.metadata.labels == orphan.metadata.labels && ownership::controller_of(&old.metadata).is_none()
+        }) {
             return;
         }
         let namespace = orphan.metadata.namespace.as_deref().unwrap_or_default();
@@ -65,7 +72,12 @@ async fn sync(world: &Rc<World>, actor: &Actor, key: String) -> Result<Next, kub
     };
     // What was just made or asked to go counts in the status already.
     let now_mine: Vec<Rc<Pod>> = owned(world, &set);
-    let status = status(&set, &now_mine, outcome.as_ref().err().map(|error| (active.len(), pods::text(error))), Timestamp::now());
+    let status = status(
+        &set,
+        &now_mine,
+        outcome.as_ref().err().map(|error| (active.len(), pods::text(error))),
+        Timestamp::now(),
+    );
     write_status(world, actor, &set, status).await?;
     outcome?;
     Ok(next_look(&set, &now_mine))
@@ -94,7 +106,12 @@ fn wanted(set: &ReplicaSet) -> usize {
     usize::try_from(replicas).unwrap_or(0)
 }
 
-async fn scale(world: &Rc<World>, actor: &Actor, set: &ReplicaSet, active: &[Rc<Pod>]) -> Result<(), kube::Error> {
+async fn scale(
+    world: &Rc<World>,
+    actor: &Actor,
+    set: &ReplicaSet,
+    active: &[Rc<Pod>],
+) -> Result<(), kube::Error> {
     let wanted = wanted(set);
     if active.len() < wanted {
         let missing = (wanted - active.len()).min(BURST);
@@ -130,7 +147,10 @@ fn crowding(world: &World, set: &ReplicaSet, active: &[Rc<Pod>]) -> HashMap<Stri
         true => active.to_vec(),
         false => {
             let mut all = world.pods.in_namespace(namespace);
-            all.retain(|pod| pods::is_active(pod) && siblings.iter().any(|uid| ownership::is_controlled_by(&pod.metadata, uid.as_deref())));
+            all.retain(|pod| {
+                pods::is_active(pod)
+                    && siblings.iter().any(|uid| ownership::is_controlled_by(&pod.metadata, uid.as_deref()))
+            });
             all
         }
     };
@@ -158,10 +178,15 @@ fn surplus_pods(active: &[Rc<Pod>], surplus: usize, crowding: &HashMap<String, u
             .and_then(|text| text.parse().ok())
             .unwrap_or(0);
         let doubled = pods::node_of(pod).and_then(|node| crowding.get(node)).copied().unwrap_or(0);
-        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+        let statuses =
+            pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
         let restarts = statuses.iter().map(|container| container.restart_count).max().unwrap_or(0);
         let ready_since = pod.status.as_ref().and_then(|status| {
-            let ready = status.conditions.iter().flatten().find(|one| one.type_ == "Ready" && one.status == "True")?;
+            let ready = status
+                .conditions
+                .iter()
+                .flatten()
+                .find(|one| one.type_ == "Ready" && one.status == "True")?;
             ready.last_transition_time.clone()
         });
         let age = (Reverse(ready_since), Reverse(restarts), Reverse(pod.metadata.creation_timestamp.clone()));
@@ -172,9 +197,16 @@ fn surplus_pods(active: &[Rc<Pod>], surplus: usize, crowding: &HashMap<String, u
 }
 
 /// The status these pods make; `failure` is how many pods there were and why there are not more.
-fn status(set: &ReplicaSet, mine: &[Rc<Pod>], failure: Option<(usize, String)>, now: Timestamp) -> ReplicaSetStatus {
+fn status(
+    set: &ReplicaSet,
+    mine: &[Rc<Pod>],
+    failure: Option<(usize, String)>,
+    now: Timestamp,
+) -> ReplicaSetStatus {
     let active: Vec<&Rc<Pod>> = mine.iter().filter(|pod| pods::is_active(pod)).collect();
-    let count = |fits: &dyn Fn(&Pod) -> bool| i32::try_from(active.iter().filter(|pod| fits(pod)).count()).unwrap_or(i32::MAX);
+    let count = |fits: &dyn Fn(&Pod) -> bool| {
+        i32::try_from(active.iter().filter(|pod| fits(pod)).count()).unwrap_or(i32::MAX)
+    };
     let labels = set
         .spec
         .as_ref()
@@ -183,9 +215,14 @@ fn status(set: &ReplicaSet, mine: &[Rc<Pod>], failure: Option<(usize, String)>, 
         .and_then(|meta| meta.labels.clone())
         .unwrap_or_default();
     let labeled = |pod: &Pod| {
-        labels.iter().all(|(key, value)| pod.metadata.labels.as_ref().and_then(|all| all.get(key)) == Some(value))
+        labels
+            .iter()
+            .all(|(key, value)| pod.metadata.labels.as_ref().and_then(|all| all.get(key)) == Some(value))
     };
-    let terminating = mine.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some() && !pods::is_finished(pod)).count();
+    let terminating = mine
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_some() && !pods::is_finished(pod))
+        .count();
     let old = set.status.clone().unwrap_or_default();
     let mut conditions = old.conditions.clone().unwrap_or_default();
     let failed = conditions.iter().any(|one| one.type_ == "ReplicaFailure");
@@ -204,20 +241,27 @@ fn status(set: &ReplicaSet, mine: &[Rc<Pod>], failure: Option<(usize, String)>, 
         replicas: count(&|_| true),
         fully_labeled_replicas: Some(count(&labeled)).filter(|count| *count > 0),
         ready_replicas: Some(count(&pods::is_ready)).filter(|count| *count > 0),
-        available_replicas: Some(count(&|pod| pods::is_available(pod, min_ready(set), now))).filter(|count| *count > 0),
+        available_replicas: Some(count(&|pod| pods::is_available(pod, min_ready(set), now)))
+            .filter(|count| *count > 0),
         terminating_replicas: Some(i32::try_from(terminating).unwrap_or(i32::MAX)),
         observed_generation: set.metadata.generation,
         conditions: Some(conditions).filter(|all| !all.is_empty()),
     }
 }
 
-async fn write_status(world: &World, actor: &Actor, set: &ReplicaSet, status: ReplicaSetStatus) -> Result<(), kube::Error> {
+async fn write_status(
+    world: &World,
+    actor: &Actor,
+    set: &ReplicaSet,
+    status: ReplicaSetStatus,
+) -> Result<(), kube::Error> {
     if set.status.as_ref() == Some(&status) {
         return Ok(());
     }
     let mut changed = set.clone();
     changed.status = Some(status);
-    let api: Api<ReplicaSet> = Api::namespaced(actor.client.clone(), set.metadata.namespace.as_deref().unwrap_or_default());
+    let api: Api<ReplicaSet> =
+        Api::namespaced(actor.client.clone(), set.metadata.namespace.as_deref().unwrap_or_default());
     let name = set.metadata.name.as_deref().unwrap_or_default();
     match api.replace_status(name, &PostParams::default(), &changed).await {
         Ok(written) => world.replica_sets.learn(written),
@@ -261,10 +305,14 @@ mod tests {
         let now = Timestamp::from_second(100).unwrap();
         let mut leaving = pod("leaving", "Running", Some(1));
         leaving.metadata.deletion_timestamp = Some(Time(now));
-        let mine = [pod("a", "Running", Some(1)), pod("b", "Running", None), pod("c", "Failed", None), leaving];
+        let mine =
+            [pod("a", "Running", Some(1)), pod("b", "Running", None), pod("c", "Failed", None), leaving];
         let mine: Vec<Rc<Pod>> = mine.into_iter().map(Rc::new).collect();
         let status = status(&set(3), &mine, None, now);
-        assert_eq!((status.replicas, status.ready_replicas, status.available_replicas), (2, Some(1), Some(1)));
+        assert_eq!(
+            (status.replicas, status.ready_replicas, status.available_replicas),
+            (2, Some(1), Some(1))
+        );
         assert_eq!((status.terminating_replicas, status.observed_generation), (Some(1), Some(3)));
     }
 

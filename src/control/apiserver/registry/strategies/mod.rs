@@ -1,36 +1,92 @@
-//! What is particular to each kind: defaults, validation, selectable fields, table columns.
+//! What is particular to each kind: defaults, preparation, selectable fields, table columns.
+//!
+//! One `Strategy` a kind, gathered in `of`. Upstream spreads this over `pkg/apis/*/v1/defaults.go`,
+//! `pkg/registry/*/strategy.go` and `pkg/printers`; validation has a folder of its own.
 
-use jiff::Timestamp;
+mod access;
+mod cluster;
+mod config;
+mod edit;
+mod network;
+mod pod;
+mod pod_defaults;
+mod qos;
+mod storage;
+mod workload;
+
 use serde_json::Value;
 
-use super::{Column, Strategy};
+use super::Strategy;
+use crate::control::apiserver::table::plain;
+use crate::control::apiserver::validation::metadata;
+
+pub use pod_defaults::resources as canonical_resources;
+pub use qos::class as qos_class;
 
 /// The strategy of a resource.
-pub fn of(_group: &str, _plural: &str) -> &'static Strategy {
-    &PLAIN
+pub fn of(group: &str, plural: &str) -> &'static Strategy {
+    match (group, plural) {
+        ("", "namespaces") => &cluster::NAMESPACE,
+        ("", "nodes") => &cluster::NODE,
+        ("", "events") => &cluster::EVENT,
+        ("coordination.k8s.io", "leases") => &cluster::LEASE,
+        ("certificates.k8s.io", "certificatesigningrequests") => &cluster::SIGNING_REQUEST,
+        ("scheduling.k8s.io", "priorityclasses") => &cluster::PRIORITY_CLASS,
+        ("", "pods") => &pod::POD,
+        ("", "podtemplates") => &workload::POD_TEMPLATE,
+        ("apps", "replicasets") => &workload::REPLICA_SET,
+        ("apps", "deployments") => &workload::DEPLOYMENT,
+        ("apps", "daemonsets") => &workload::DAEMON_SET,
+        ("apps", "controllerrevisions") => &workload::REVISION,
+        ("", "services") => &network::SERVICE,
+        ("", "endpoints") => &network::ENDPOINTS,
+        ("discovery.k8s.io", "endpointslices") => &network::ENDPOINT_SLICE,
+        ("", "configmaps") => &config::CONFIG_MAP,
+        ("", "secrets") => &config::SECRET,
+        ("", "serviceaccounts") => &access::SERVICE_ACCOUNT,
+        ("rbac.authorization.k8s.io", "roles") => &access::ROLE,
+        ("rbac.authorization.k8s.io", "clusterroles") => &access::CLUSTER_ROLE,
+        ("rbac.authorization.k8s.io", "rolebindings") => &access::ROLE_BINDING,
+        ("rbac.authorization.k8s.io", "clusterrolebindings") => &access::CLUSTER_ROLE_BINDING,
+        ("", "persistentvolumes") => &storage::VOLUME,
+        ("", "persistentvolumeclaims") => &storage::CLAIM,
+        ("", "resourcequotas") => &storage::QUOTA,
+        _ => &PLAIN,
+    }
 }
 
-/// For kinds that need nothing of their own.
-pub static PLAIN: Strategy = Strategy {
+/// For kinds that need nothing of their own, and the rest of those that need little.
+pub const PLAIN: Strategy = Strategy {
     default: |_| {},
-    validate: |_, _| Vec::new(),
+    validate: metadata::any,
     prepare_create: |_| {},
     prepare_update: |_, _| {},
     fields: metadata_field,
-    columns: &[NAME],
-    row: |object, _: Timestamp| vec![object["metadata"]["name"].clone()],
+    columns: plain::OTHER,
+    row: plain::other,
 };
-
-/// The column every table begins with.
-pub const NAME: Column =
-    Column { name: "Name", kind: "string", format: "name", description: "Name must be unique within a namespace.", priority: 0 };
 
 /// The fields every kind can be selected by.
 pub fn metadata_field(object: &Value, path: &str) -> Option<String> {
-    match path {
-        "metadata.name" | "metadata.namespace" => {
-            Some(object["metadata"][&path["metadata.".len()..]].as_str().unwrap_or_default().to_owned())
-        }
-        _ => None,
+    matches!(path, "metadata.name" | "metadata.namespace").then(|| field(object, path))
+}
+
+/// The value at a dotted path as a selector compares it.
+fn field(object: &Value, path: &str) -> String {
+    match path.split('.').fold(object, |value, part| &value[part]) {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
+
+/// A kind's selectable fields: `metadata.*` and the paths listed.
+fn selectable(object: &Value, path: &str, known: &[&str]) -> Option<String> {
+    match known.contains(&path) {
+        true => Some(field(object, path)),
+        false => metadata_field(object, path),
+    }
+}
+
+#[cfg(test)]
+mod tests;
