@@ -2,6 +2,7 @@
 //!
 //! A request's way: TLS → request info → authentication → audit → authorization → admission → handler → store.
 
+pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;

@@ -56,7 +56,7 @@ impl AuthnFlags {
             Some(path) => {
                 let bundle = read(path)?;
                 let used = |source| AuthnError::Use { path: path.display().to_string(), source };
-                Some(ClientRoots::from_pem(&bundle).map_err(used)?)
+                Some(Arc::new(ClientRoots::from_pem(&bundle).map_err(used)?))
             }
         };
         if self.anonymous_auth && always_allows {

@@ -57,7 +57,7 @@ pub enum Anonymous {
 /// Finds out who sends a request.
 pub struct Authenticator {
     store: Store,
-    roots: Option<ClientRoots>,
+    roots: Option<Arc<ClientRoots>>,
     accounts: Option<Arc<ServiceAccounts>>,
     bootstrap_tokens: bool,
     anonymous: Anonymous,
@@ -97,6 +97,18 @@ impl Authenticator {
             return Ok(Some((user, audiences.to_vec())));
         }
         Ok(None)
+    }
+
+    /// The same, but nothing is anonymous except on these paths: for the listener on the machine itself.
+    pub fn anonymous_only_on(&self, paths: &[&str]) -> Self {
+        Self {
+            store: self.store.clone(),
+            roots: self.roots.clone(),
+            accounts: self.accounts.clone(),
+            bootstrap_tokens: self.bootstrap_tokens,
+            anonymous: Anonymous::OnPaths(paths.iter().map(|path| (*path).to_owned()).collect()),
+            tokens: Mutex::default(),
+        }
     }
 
     pub fn accounts(&self) -> Option<&Arc<ServiceAccounts>> {

@@ -67,7 +67,7 @@ async fn world() -> World {
     }
     let authenticator = Authenticator {
         store: store.clone(),
-        roots: Some(ClientRoots::from_pem(ca.cert_pem().as_bytes()).unwrap()),
+        roots: Some(Arc::new(ClientRoots::from_pem(ca.cert_pem().as_bytes()).unwrap())),
         accounts: Some(Arc::new(accounts(SigningKey::generate().unwrap()))),
         bootstrap_tokens: true,
         anonymous: Anonymous::Allowed,

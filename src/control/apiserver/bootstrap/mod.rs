@@ -71,9 +71,12 @@ const EVENTS: Line = on("create patch update", "core events.k8s.io", "events");
 /// # Errors
 /// The store's, if it does not take a write.
 pub async fn reconcile(store: &Store) -> Result<(), StoreError> {
-    let wanted = objects();
-    let outcomes = join_all(wanted.iter().map(|(plural, object)| ensure(store, plural, object))).await;
-    outcomes.into_iter().collect()
+    let (wanted, classes) = (objects(), priority_classes());
+    let roles = wanted.iter().map(|(plural, object)| ensure(store, GROUP, plural, object));
+    let classes = classes.iter().map(|object| ensure(store, "scheduling.k8s.io", "priorityclasses", object));
+    let (outcomes, others) = tokio::join!(join_all(roles), join_all(classes));
+    let outcomes = outcomes.into_iter().chain(others);
+    outcomes.collect()
 }
 
 /// The rules of one of the cluster roles here, for the Node authorizer.
@@ -100,8 +103,31 @@ fn objects() -> Vec<(&'static str, Value)> {
     list
 }
 
-async fn ensure(store: &Store, plural: &str, wanted: &Value) -> Result<(), StoreError> {
-    let row = registry::by_name(GROUP, plural).expect("the table has RBAC's rows");
+/// The two classes of pods that a cluster cannot do without (`pkg/registry/scheduling/rest`).
+fn priority_classes() -> Vec<Value> {
+    let class = |name: &str, value: i64, what: &str| {
+        json!({
+            "kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1", "metadata": {"name": name, "generation": 1},
+            "value": value, "description": what, "preemptionPolicy": "PreemptLowerPriority",
+        })
+    };
+    let critical = "Used for system critical pods that must";
+    vec![
+        class(
+            "system-node-critical",
+            2_000_001_000,
+            &format!("{critical} not be moved from their current node."),
+        ),
+        class(
+            "system-cluster-critical",
+            2_000_000_000,
+            &format!("{critical} run in the cluster, but can be moved to another node if necessary."),
+        ),
+    ]
+}
+
+async fn ensure(store: &Store, group: &str, plural: &str, wanted: &Value) -> Result<(), StoreError> {
+    let row = registry::by_name(group, plural).expect("the table has these rows");
     let meta = &wanted["metadata"];
     let key = row.key(meta["namespace"].as_str().unwrap_or_default(), meta["name"].as_str().unwrap_or_default());
     loop {

@@ -1,0 +1,78 @@
+//! CertificateApproval, CertificateSigning, CertificateSubjectRestriction: who may say yes to a request,
+//! who may sign it, and which one nobody signs.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{Attributes, Context, Operation};
+use crate::api::status::Result;
+use crate::control::apiserver::authz::MASTERS;
+use crate::control::apiserver::request::{RequestInfo, ResourceRequest};
+use crate::pki;
+
+const GROUP: &str = "certificates.k8s.io";
+const RESOURCE: &str = "certificatesigningrequests";
+
+pub(super) fn approval(context: &Context, write: &Attributes) -> Result<()> {
+    if write.operation != Operation::Update || !write.is(GROUP, "certificatesigningrequests/approval") {
+        return Ok(());
+    }
+    let signer = write.new_text("/spec/signerName");
+    match may(context, write, "approve", signer) {
+        true => Ok(()),
+        false => Err(write.forbidden(format!("user not permitted to approve requests with signerName {signer:?}"))),
+    }
+}
+
+pub(super) fn signing(context: &Context, write: &Attributes) -> Result<()> {
+    if write.operation != Operation::Update || !write.is(GROUP, "certificatesigningrequests/status") {
+        return Ok(());
+    }
+    let signer = write.old_text("/spec/signerName");
+    // Only the certificate and the verdict on signing need the permission.
+    let conditions = |object: &Option<serde_json::Value>| object.as_ref().map(|csr| csr["status"]["conditions"].clone());
+    let same = write.new_text("/status/certificate") == write.old_text("/status/certificate")
+        && conditions(&write.object) == conditions(&write.old);
+    match same || may(context, write, "sign", signer) {
+        true => Ok(()),
+        false => Err(write.forbidden(format!("user not permitted to sign requests with signerName {signer:?}"))),
+    }
+}
+
+pub(super) fn subject(write: &Attributes) -> Result<()> {
+    if write.operation != Operation::Create || !write.is(GROUP, RESOURCE) {
+        return Ok(());
+    }
+    if write.new_text("/spec/signerName") != "kubernetes.io/kube-apiserver-client" {
+        return Ok(());
+    }
+    let request = request_of(write).map_err(|error| write.forbidden(format!("failed to parse CSR: {error}")))?;
+    match request.orgs.iter().any(|org| org == MASTERS) {
+        true => Err(write.forbidden(
+            "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The request inside a CertificateSigningRequest.
+pub(super) fn request_of(write: &Attributes) -> std::result::Result<pki::Request, pki::PkiError> {
+    let bytes = STANDARD.decode(write.new_text("/spec/request")).unwrap_or_default();
+    pki::Request::from_pem(&String::from_utf8_lossy(&bytes))
+}
+
+/// Asks for a verb on a signer, by its name or for all of its domain.
+fn may(context: &Context, write: &Attributes, verb: &str, signer: &str) -> bool {
+    let domain = signer.split('/').next().unwrap_or_default();
+    [signer.to_owned(), format!("{domain}/*")].into_iter().any(|name| {
+        let resource = ResourceRequest {
+            group: GROUP.into(),
+            version: "*".into(),
+            resource: "signers".into(),
+            name,
+            ..ResourceRequest::default()
+        };
+        let info = RequestInfo { verb: verb.into(), resource: Some(resource), ..RequestInfo::default() };
+        context.authorizer.authorize(&write.user, &info).is_allowed()
+    })
+}

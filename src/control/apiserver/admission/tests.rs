@@ -1,0 +1,176 @@
+//! Plugins on real objects in a real store.
+
+use serde_json::json;
+
+use super::*;
+use crate::control::apiserver::authn::tests::put;
+use crate::control::apiserver::authz::AuthzFlags;
+
+async fn admission(plugins: &[&str]) -> (tempfile::TempDir, Store, Admission) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    for (plural, object) in [
+        ("namespaces", json!({"metadata": {"name": "default"}, "status": {"phase": "Active"}})),
+        ("namespaces", json!({"metadata": {"name": "going"}, "status": {"phase": "Terminating"}})),
+        ("serviceaccounts", json!({"metadata": {"name": "default", "namespace": "default"}})),
+    ] {
+        put(&store, "", plural, object).await;
+    }
+    let modes = AuthzFlags { authorization_mode: vec!["RBAC".into()] };
+    let flags = AdmissionFlags {
+        enable_admission_plugins: plugins.iter().map(|name| (*name).into()).collect(),
+        ..AdmissionFlags::default()
+    };
+    let authorizer = Arc::new(modes.build(store.clone()).unwrap());
+    (dir, store.clone(), flags.build(store, authorizer).unwrap())
+}
+
+fn write(user: &str, group: &str, resource: &str, object: Value) -> Attributes {
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    let groups = if user.starts_with("system:node:") { vec!["system:nodes".to_owned()] } else { Vec::new() };
+    Attributes {
+        user: UserInfo { name: user.into(), groups, ..UserInfo::default() },
+        operation: Operation::Create,
+        group: group.into(),
+        version: "v1".into(),
+        kind: String::new(),
+        resource: resource.into(),
+        subresource: subresource.into(),
+        namespace: lookup::text(&object, "/metadata/namespace").into(),
+        name: lookup::text(&object, "/metadata/name").into(),
+        object: Some(object),
+        old: None,
+        dry_run: false,
+    }
+}
+
+#[tokio::test]
+async fn a_pod_gets_its_account_token_tolerations_and_priority() {
+    let (_dir, _store, admission) = admission(&[]).await;
+    let pod = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"containers": [{"name": "c"}]}});
+    let mut attributes = write("jane", "", "pods", pod);
+    admission.admit(&mut attributes).await.unwrap();
+    let spec = &attributes.object.as_ref().unwrap()["spec"];
+    assert_eq!((&spec["serviceAccountName"], &spec["priority"]), (&json!("default"), &json!(0)));
+    let volume = &spec["volumes"][0];
+    let name = volume["name"].as_str().unwrap();
+    assert!(name.starts_with("kube-api-access-") && name.len() == "kube-api-access-".len() + 5);
+    assert_eq!(volume["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"], 3607);
+    assert_eq!(
+        spec["containers"][0]["volumeMounts"],
+        json!([{"name": name, "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}])
+    );
+    assert_eq!(spec["tolerations"][1]["key"], "node.kubernetes.io/unreachable");
+}
+
+#[tokio::test]
+async fn automount_false_is_respected_and_a_missing_account_refused() {
+    let (_dir, _store, admission) = admission(&[]).await;
+    let spec = json!({"automountServiceAccountToken": false, "containers": [{"name": "c"}]});
+    let mut attributes = write("jane", "", "pods", json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec}));
+    admission.admit(&mut attributes).await.unwrap();
+    assert!(attributes.object.unwrap()["spec"]["volumes"].is_null());
+    let spec = json!({"serviceAccountName": "ghost", "containers": []});
+    let mut attributes = write("jane", "", "pods", json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec}));
+    assert_eq!(
+        admission.admit(&mut attributes).await.unwrap_err().message,
+        "pods \"web\" is forbidden: error looking up service account default/ghost: serviceaccount \"ghost\" not found"
+    );
+}
+
+#[tokio::test]
+async fn a_namespace_must_be_there_to_stay() {
+    let (_dir, _store, admission) = admission(&[]).await;
+    let map = |namespace: &str| write("jane", "", "configmaps", json!({"metadata": {"name": "a", "namespace": namespace}}));
+    assert_eq!(admission.admit(&mut map("nowhere")).await.unwrap_err().message, "namespaces \"nowhere\" not found");
+    let refusal = admission.admit(&mut map("going")).await.unwrap_err();
+    assert_eq!(
+        refusal.message,
+        "configmaps \"a\" is forbidden: unable to create new content in namespace going because it is being terminated"
+    );
+    assert_eq!(refusal.details.unwrap()["causes"][0]["reason"], "NamespaceTerminating");
+    let mut delete = write("jane", "", "namespaces", json!({"metadata": {"name": "default"}}));
+    delete.operation = Operation::Delete;
+    assert!(admission.admit(&mut delete).await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_may_not_touch_another_node_its_taints_or_foreign_pods() {
+    let (_dir, store, admission) = admission(&["NodeRestriction"]).await;
+    let pod = json!({"metadata": {"name": "b", "namespace": "default", "uid": "u"}, "spec": {"nodeName": "node-2"}});
+    put(&store, "", "pods", pod).await;
+    let said = async |mut attributes: Attributes| admission.admit(&mut attributes).await.unwrap_err().message;
+    let node = |name: &str| json!({"metadata": {"name": name}, "spec": {}});
+    assert_eq!(
+        said(write("system:node:node-1", "", "nodes", node("node-2"))).await,
+        "nodes \"node-2\" is forbidden: node \"node-1\" is not allowed to modify node \"node-2\""
+    );
+    let mut taint = write("system:node:node-1", "", "nodes", node("node-1"));
+    taint.operation = Operation::Update;
+    taint.old = taint.object.clone();
+    taint.object.as_mut().unwrap()["spec"]["taints"] = json!([{"key": "a", "effect": "NoSchedule"}]);
+    assert!(said(taint).await.ends_with("node \"node-1\" is not allowed to modify taints"));
+    let request = json!({
+        "metadata": {"name": "default", "namespace": "default"},
+        "spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "b", "uid": "u"}},
+    });
+    let token = write("system:node:node-1", "", "serviceaccounts/token", request.clone());
+    assert!(said(token).await.ends_with("node requested token bound to a pod scheduled on a different node"));
+    admission.admit(&mut write("system:node:node-2", "", "serviceaccounts/token", request)).await.unwrap();
+    let labels = json!({"metadata": {"name": "node-1", "labels": {"node-role.kubernetes.io/control-plane": "", "kubernetes.io/hostname": "x"}}});
+    assert_eq!(
+        said(write("system:node:node-1", "", "nodes", labels)).await,
+        "nodes \"node-1\" is forbidden: node \"node-1\" is not allowed to set the following labels: \
+         node-role.kubernetes.io/control-plane"
+    );
+}
+
+#[tokio::test]
+async fn a_node_asks_only_for_its_own_certificate_and_nobody_for_masters() {
+    use base64::Engine;
+    let (_dir, _store, admission) = admission(&["NodeRestriction"]).await;
+    let csr = |cn: &str, org: &str, signer: &str| {
+        let (pem, _) = crate::pki::request(cn, &[org], &[], &[]).unwrap();
+        let request = base64::engine::general_purpose::STANDARD.encode(pem);
+        json!({"metadata": {"name": "csr-x"}, "spec": {"request": request, "signerName": signer}})
+    };
+    let mut other = write(
+        "system:node:node-1",
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        csr("system:node:node-2", "system:nodes", "kubernetes.io/kubelet-serving"),
+    );
+    let text = admission.admit(&mut other).await.unwrap_err().message;
+    assert!(text.ends_with("can only create a node CSR with CN=system:node:node-1"), "{text}");
+    let mut masters = write(
+        "jane",
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        csr("jane", "system:masters", "kubernetes.io/kube-apiserver-client"),
+    );
+    assert!(admission.admit(&mut masters).await.is_err());
+}
+
+#[tokio::test]
+async fn nobody_grants_what_they_do_not_hold() {
+    let (_dir, _store, admission) = admission(&[]).await;
+    let rules = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]);
+    let role = json!({"metadata": {"name": "r", "namespace": "default"}, "rules": rules});
+    let mut jane = write("jane", "rbac.authorization.k8s.io", "roles", role);
+    assert_eq!(
+        admission.admit(&mut jane).await.unwrap_err().message,
+        "roles.rbac.authorization.k8s.io \"r\" is forbidden: user \"jane\" (groups=[]) is attempting to grant RBAC \
+         permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\"]}"
+    );
+    jane.user.groups.push("system:masters".into());
+    admission.admit(&mut jane).await.unwrap();
+}
+
+#[tokio::test]
+async fn external_addresses_are_refused_only_when_asked_for() {
+    let service = json!({"metadata": {"name": "s", "namespace": "default"}, "spec": {"externalIPs": ["198.51.100.2"]}});
+    let (_dir, _store, open) = admission(&[]).await;
+    open.admit(&mut write("jane", "", "services", service.clone())).await.unwrap();
+    let (_dir, _store, closed) = admission(&["DenyServiceExternalIPs"]).await;
+    assert!(closed.admit(&mut write("jane", "", "services", service)).await.is_err());
+}
