@@ -1,8 +1,257 @@
 //! What a person types and reads: one file a command.
+//!
+//! Data goes to standard output, progress and errors to standard error; every listing takes `-o json`,
+//! with camelCase fields that stay. The exit code says what kind of answer it was ([`Answer`]).
 
+mod certs;
+mod doctor;
+mod down;
+mod exec;
+mod kubeconfig;
+mod kubectl;
+mod logs;
+mod paths;
+mod progress;
+mod roles;
+mod status;
+mod table;
+mod up;
+mod version;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::lab::state::LabDir;
+
+/// A Kubernetes lab cluster in one binary
+///
+/// A control plane and nodes in namespaces of their own, joined by a network nobody should trust.
+#[derive(Parser)]
+#[command(name = "minilab", version = version::LINE, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    which: Which,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which lab a command is about.
+#[derive(Args)]
+struct Which {
+    /// The lab's name
+    #[arg(long, global = true, default_value = "minilab", env = "MINILAB_LAB", value_name = "NAME")]
+    lab: String,
+    /// Keep labs here instead of in $XDG_STATE_HOME/minilab
+    #[arg(long, global = true, env = "MINILAB_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the lab, making it when there is none
+    Up(up::Up),
+    /// Stop the lab and keep its data
+    Down(down::Down),
+    /// Stop the lab and remove all of it
+    Delete(down::Delete),
+    /// Show hosts, nodes and roles
+    Status(status::Status),
+    /// Try what a lab needs of this machine, and say how to get what is missing
+    Doctor(doctor::Doctor),
+    /// Run kubectl against the lab
+    #[command(disable_help_flag = true)]
+    Kubectl(kubectl::Kubectl),
+    /// Print the lab's kubeconfig, or merge it into yours
+    Kubeconfig(kubeconfig::Kubeconfig),
+    /// Restart a role
+    Restart(roles::Restart),
+    /// Stop a role until it is started again
+    Stop(roles::Stop),
+    /// Start a role that was stopped
+    Start(roles::Start),
+    /// Open a shell in a host
+    Shell(exec::Shell),
+    /// Run a command in a host
+    Exec(exec::Exec),
+    /// Show a role's log
+    Logs(logs::Logs),
+    /// List every certificate of the lab: whose, for what, until when, shown to whom
+    Certs(certs::Certs),
+    /// List the paths between control plane and nodes and how they are set
+    Paths(paths::Paths),
+    /// Show versions
+    Version(version::Version),
+    /// Print a completion script for a shell
+    Completion(version::Completion),
+    #[command(hide = true)]
+    DoctorProbe(doctor::Probe),
+}
+
+/// How a listing is printed.
+#[derive(Args, Clone, Copy)]
+struct Output {
+    /// Print this instead of text
+    #[arg(short, long = "output", value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Json,
+}
+
+impl Output {
+    fn json(self) -> bool {
+        self.output == Some(Format::Json)
+    }
+}
+
+/// What kind of answer a command gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// 0
+    Done,
+    /// 1
+    Failed,
+    /// 2
+    Usage,
+    /// 4
+    NotRunning,
+    /// 5: `doctor` says why.
+    MachineCannot,
+    /// What the command that was run answered.
+    Of(u8),
+}
+
+impl From<Answer> for ExitCode {
+    fn from(answer: Answer) -> Self {
+        Self::from(match answer {
+            Answer::Done => 0,
+            Answer::Failed => 1,
+            Answer::Usage => 2,
+            Answer::NotRunning => 4,
+            Answer::MachineCannot => 5,
+            Answer::Of(code) => code,
+        })
+    }
+}
+
+/// An error with an exit code other than 1, and the line that says what to do about it.
+#[derive(Debug)]
+struct Trouble {
+    error: anyhow::Error,
+    answer: Answer,
+    remedy: Option<String>,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), answer: Answer::Failed, remedy: None }
+    }
+}
+
+impl Trouble {
+    fn new(answer: Answer, error: impl std::fmt::Display, remedy: impl Into<String>) -> Self {
+        Self { error: anyhow::anyhow!("{error}"), answer, remedy: Some(remedy.into()) }
+    }
+
+    /// The lab is not there to be asked.
+    fn not_running(lab: &LabDir) -> Self {
+        let (what, remedy) = match lab.exists() {
+            true => ("is not running", "start it with"),
+            false => ("does not exist", "make it with"),
+        };
+        let up = up::command_line(&lab.name);
+        Self::new(Answer::NotRunning, format_args!("lab {} {what}", lab.name), format!("{remedy} `{up}`"))
+    }
+
+    fn print(&self) {
+        eprintln!("error: {:#}", self.error);
+        if let Some(remedy) = &self.remedy {
+            eprintln!("  try: {remedy}");
+        }
+    }
+}
+
+type Outcome = Result<Answer, Trouble>;
 
 /// Parses the command line and runs the command.
 pub fn run() -> anyhow::Result<ExitCode> {
-    anyhow::bail!("the command line has not landed")
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors too for clap, with exit code 0.
+            error.print()?;
+            return Ok(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)));
+        }
+    };
+    let outcome = cli.which.lab().and_then(|lab| dispatch(cli.command, &lab));
+    let answer = outcome.unwrap_or_else(|trouble| {
+        trouble.print();
+        trouble.answer
+    });
+    Ok(answer.into())
+}
+
+impl Which {
+    fn lab(&self) -> Result<LabDir, Trouble> {
+        LabDir::new(&self.lab, self.state_dir.as_deref())
+            .map_err(|error| Trouble { error: error.into(), answer: Answer::Usage, remedy: None })
+    }
+}
+
+fn dispatch(command: Command, lab: &LabDir) -> Outcome {
+    match command {
+        Command::Up(up) => up.run(lab),
+        Command::Down(down) => down.run(lab),
+        Command::Delete(delete) => delete.run(lab),
+        Command::Status(status) => status.run(lab),
+        Command::Doctor(doctor) => doctor.run(lab),
+        Command::Kubectl(kubectl) => kubectl.run(lab),
+        Command::Kubeconfig(kubeconfig) => kubeconfig.run(lab),
+        Command::Restart(restart) => restart.run(lab),
+        Command::Stop(stop) => stop.run(lab),
+        Command::Start(start) => start.run(lab),
+        Command::Shell(shell) => shell.run(lab),
+        Command::Exec(exec) => exec.run(lab),
+        Command::Logs(logs) => logs.run(lab),
+        Command::Certs(certs) => certs.run(lab),
+        Command::Paths(paths) => paths.run(lab),
+        Command::Version(version) => version.run(),
+        Command::Completion(completion) => completion.run(),
+        Command::DoctorProbe(probe) => probe.run(),
+    }
+}
+
+/// The runtime of a command that asks the API server.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Prints a value as JSON, for people's eyes and for jq.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    use std::io::Write;
+    let text = serde_json::to_string_pretty(value)?;
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kubectls_arguments_are_passed_on_as_they_are() {
+        let cli = Cli::try_parse_from(["minilab", "--lab", "x", "kubectl", "get", "-o", "json", "--help"]);
+        let Ok(Cli { command: Command::Kubectl(kubectl), which }) = cli else { panic!("it is kubectl") };
+        assert_eq!((which.lab.as_str(), kubectl.arguments()), ("x", &["get", "-o", "json", "--help"].map(String::from)[..]));
+    }
 }

@@ -219,6 +219,11 @@ impl Control {
         receive(&self.socket).map(|(reply, (_, fds))| (reply, fds))
     }
 
+    /// Asks, and waits for no answer.
+    pub fn tell(&self, request: &Request) -> Result<(), ProtocolError> {
+        send(&self.socket, request)
+    }
+
     /// Asks, and waits for the answer.
     pub fn ask(&self, request: &Request) -> Result<Reply, ProtocolError> {
         send(&self.socket, request)?;

@@ -1,0 +1,154 @@
+//! `minilab down` and `minilab delete`: both always work, twice too.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use super::{Answer, Outcome, Output, Trouble, kubeconfig};
+use crate::lab::protocol::{Control, Request};
+use crate::lab::state::LabDir;
+
+/// How long roles have to end before the lab's plug is pulled.
+const GRACE: Duration = Duration::from_secs(8);
+
+#[derive(Args)]
+pub struct Down {
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+pub struct Delete {
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Down {
+    pub fn run(self, lab: &LabDir) -> Outcome {
+        let ran = lab.is_running();
+        stop(lab)?;
+        let context = kubeconfig::give_back(lab);
+        say(self.output, "down", lab, if ran { "is down; its data is kept" } else { "was not running" }, context)
+    }
+}
+
+impl Delete {
+    pub fn run(self, lab: &LabDir) -> Outcome {
+        let there = lab.state.exists();
+        stop(lab)?;
+        let context = kubeconfig::give_back(lab);
+        if let Err(error) = kubeconfig::remove(lab) {
+            eprintln!("warning: your kubeconfig may still name this lab: {error:#}");
+        }
+        if there {
+            let _lock = lab.lock()?;
+            remove(lab)?;
+        }
+        say(self.output, "deleted", lab, if there { "is deleted" } else { "was not there" }, context)
+    }
+}
+
+fn say(
+    output: Output,
+    result: &str,
+    lab: &LabDir,
+    what: &str,
+    context: anyhow::Result<Option<String>>,
+) -> Outcome {
+    let context = context.unwrap_or_else(|error| {
+        eprintln!("warning: your kubectl context may still be this lab's: {error:#}");
+        None
+    });
+    if output.json() {
+        super::print_json(&json!({"result": result, "lab": lab.name, "context": context}))?;
+        return Ok(Answer::Done);
+    }
+    eprintln!("Lab {} {what}", lab.name);
+    match context.as_deref() {
+        None => {}
+        Some("") => eprintln!("kubectl has no current context now, as before"),
+        Some(previous) => eprintln!("Set kubectl context back to \"{previous}\""),
+    }
+    Ok(Answer::Done)
+}
+
+/// Ends a running lab: by asking, and when that does not help by ending its keeper.
+fn stop(lab: &LabDir) -> Result<(), Trouble> {
+    if !lab.is_running() {
+        return Ok(());
+    }
+    let until = Instant::now() + GRACE;
+    // A lab that cannot be asked is ended below.
+    let _ = Control::connect(lab).and_then(|control| control.tell(&Request::Down));
+    if ended(lab, until) {
+        return Ok(());
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        if let Some(keeper) = lab.keeper() {
+            let _ = kill(Pid::from_raw(keeper), signal);
+        }
+        if ended(lab, Instant::now() + Duration::from_secs(2)) {
+            return Ok(());
+        }
+    }
+    Err(Trouble::new(
+        Answer::Failed,
+        format_args!("lab {} does not end", lab.name),
+        "kill its process named minilab-keeper; everything else goes with it",
+    ))
+}
+
+fn ended(lab: &LabDir, until: Instant) -> bool {
+    loop {
+        if !lab.is_running() {
+            return true;
+        }
+        if Instant::now() > until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Removes what a first `up` that was killed has left.
+pub fn empty(lab: &LabDir) -> Result<(), Trouble> {
+    let entries = std::fs::read_dir(&lab.state)?;
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name() != "keeper.lock" {
+            remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a lab that does not run, and the directory of labs when it was the last.
+pub fn remove(lab: &LabDir) -> Result<(), Trouble> {
+    remove_tree(&lab.state)?;
+    if let Some(parent) = lab.state.parent() {
+        // Another lab may be in it.
+        let _ = std::fs::remove_dir(parent);
+    }
+    Ok(())
+}
+
+fn remove_tree(path: &Path) -> Result<(), Trouble> {
+    let removed = match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Trouble::new(
+            Answer::Failed,
+            format_args!("cannot remove {}: a pod's own user owns files in it", path.display()),
+            format!("sudo rm -r {}", path.display()),
+        )),
+        other => Ok(other?),
+    }
+}

@@ -1,0 +1,85 @@
+//! `minilab restart|stop|start ROLE[@HOST]`.
+
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Answer, Outcome, Output, Trouble};
+use crate::lab::protocol::{Control, Reply, Request};
+use crate::lab::state::LabDir;
+
+/// Which role, and how the answer is printed.
+#[derive(Args)]
+struct Which {
+    /// For example kubelet@node-1; without a host, on every host that has it
+    #[arg(value_name = "ROLE[@HOST]")]
+    role: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args)]
+pub struct Restart {
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Args)]
+pub struct Stop {
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Args)]
+pub struct Start {
+    #[command(flatten)]
+    which: Which,
+}
+
+impl Restart {
+    pub fn run(self, lab: &LabDir) -> Outcome {
+        self.which.ask(lab, "restarted", |role, host| Request::Restart { role, host })
+    }
+}
+
+impl Stop {
+    pub fn run(self, lab: &LabDir) -> Outcome {
+        self.which.ask(lab, "stopped", |role, host| Request::Stop { role, host })
+    }
+}
+
+impl Start {
+    pub fn run(self, lab: &LabDir) -> Outcome {
+        self.which.ask(lab, "started", |role, host| Request::Start { role, host })
+    }
+}
+
+/// `kubelet@node-1` as a role and perhaps a host.
+pub fn parse(word: &str) -> (String, Option<String>) {
+    match word.split_once('@') {
+        Some((role, host)) => (role.to_owned(), Some(host.to_owned())),
+        None => (word.to_owned(), None),
+    }
+}
+
+impl Which {
+    fn ask(&self, lab: &LabDir, done: &str, request: fn(String, Option<String>) -> Request) -> Outcome {
+        if !lab.is_running() {
+            return Err(Trouble::not_running(lab));
+        }
+        let (role, host) = parse(&self.role);
+        let began = Instant::now();
+        match Control::connect(lab)?.ask(&request(role, host))? {
+            Reply::Failed { error } => Err(anyhow::anyhow!(error).into()),
+            _ => {
+                let took = began.elapsed().as_secs_f64() * 1000.0;
+                match self.output.json() {
+                    true => super::print_json(&json!({"result": done, "role": self.role, "tookMs": took}))?,
+                    false => eprintln!("{} {done} ({took:.1} ms)", self.role),
+                }
+                Ok(Answer::Done)
+            }
+        }
+    }
+}
