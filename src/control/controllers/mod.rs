@@ -8,8 +8,8 @@
 mod accounts;
 mod csr;
 mod discovered;
-// mod endpoints;
-// mod garbage;
+mod endpoints;
+mod garbage;
 mod identity;
 mod namespace;
 mod nodes;
@@ -76,11 +76,11 @@ const CONTROLLERS: &[(&str, &str, bool, Start)] = &[
     ("bootstrap-signer-controller", "bootstrapsigner", false, accounts::signer::start),
     ("token-cleaner-controller", "tokencleaner", false, accounts::cleaner::start),
     ("replicaset-controller", "replicaset", true, workloads::replicaset::start),
-    // ("deployment-controller", "deployment", true, workloads::deployment::start),
-    // ("daemonset-controller", "daemonset", true, workloads::daemonset::start),
-    // ("endpoints-controller", "endpoint", true, endpoints::legacy::start),
-    // ("endpointslice-controller", "endpointslice", true, endpoints::slices::start),
-    // ("garbage-collector-controller", "garbagecollector", true, garbage::start),
+    ("deployment-controller", "deployment", true, workloads::deployment::start),
+    ("daemonset-controller", "daemonset", true, workloads::daemonset::start),
+    ("endpoints-controller", "endpoint", true, endpoints::legacy::start),
+    ("endpointslice-controller", "endpointslice", true, endpoints::slices::start),
+    ("garbage-collector-controller", "garbagecollector", true, garbage::start),
 ];
 
 /// The role's entry point.

@@ -116,7 +116,8 @@ impl World {
         self.synced().await;
     }
 
-    async fn synced(&self) {
+    /// Returns when every watch has shown a whole list.
+    pub async fn synced(&self) {
         self.csrs.synced().await;
         self.nodes.synced().await;
         self.namespaces.synced().await;

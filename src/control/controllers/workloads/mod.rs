@@ -2,8 +2,8 @@
 //!
 //! Left out: StatefulSet, Job and CronJob.
 
-// pub mod daemonset;
-// pub mod deployment;
+pub mod daemonset;
+pub mod deployment;
 mod hash;
 pub mod ownership;
 pub mod pods;

@@ -1,0 +1,403 @@
+//! Garbage collection: objects whose owners are gone go too.
+//!
+//! A graph of every object's owners is kept from metadata watches (kinds the role watches anyway are
+//! read from there). An object goes when all its owners are gone; an owner deleted in the foreground
+//! waits for dependents that block it; one deleted with `orphan` first frees its dependents. Before
+//! anything is deleted the API server is asked whether the owner is really gone. Events and leases
+//! are not followed, as upstream does for events; new kinds are noticed when the role starts.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::core::{ApiResource, PartialObjectMeta};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
+use serde_json::json;
+use tracing::{debug, info};
+
+use super::discovered::{Discovered, kinds};
+use super::queue::{Next, Queue};
+use super::world::{Actor, World};
+use crate::client::Backoff;
+use crate::client::informer::Informer;
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+/// Kinds that own nothing and are owned by nothing that matters.
+const IGNORED: &[&str] = &["events"];
+
+/// What the graph knows of one object.
+#[derive(Debug, Clone)]
+struct Object {
+    resource: Rc<ApiResource>,
+    namespace: Option<String>,
+    name: String,
+    owners: Vec<OwnerReference>,
+    finalizers: Vec<String>,
+    leaving: bool,
+}
+
+/// Objects by uid, and who depends on whom.
+#[derive(Default)]
+struct Graph {
+    objects: HashMap<String, Object>,
+    dependents: HashMap<String, HashSet<String>>,
+    resources: Vec<Rc<ApiResource>>,
+}
+
+impl Graph {
+    fn insert(&mut self, uid: &str, object: Object) {
+        self.remove(uid);
+        for owner in &object.owners {
+            self.dependents.entry(owner.uid.clone()).or_default().insert(uid.to_owned());
+        }
+        self.objects.insert(uid.to_owned(), object);
+    }
+
+    fn remove(&mut self, uid: &str) -> Option<Object> {
+        let object = self.objects.remove(uid)?;
+        for owner in &object.owners {
+            if let Some(siblings) = self.dependents.get_mut(&owner.uid) {
+                siblings.remove(uid);
+                if siblings.is_empty() {
+                    self.dependents.remove(&owner.uid);
+                }
+            }
+        }
+        Some(object)
+    }
+
+    fn dependents_of(&self, uid: &str) -> Vec<String> {
+        self.dependents.get(uid).into_iter().flatten().cloned().collect()
+    }
+
+    fn resource(&self, owner: &OwnerReference) -> Option<Rc<ApiResource>> {
+        // The version may differ from the one that is watched; group and kind say which it is.
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        self.resources.iter().find(|one| one.kind == owner.kind && one.group == group).cloned()
+    }
+
+    /// What to do about an object.
+    fn judge(&self, uid: &str) -> Verdict {
+        let Some(object) = self.objects.get(uid) else { return Verdict::Nothing };
+        if object.leaving {
+            let dependents = self.dependents_of(uid);
+            if object.finalizers.iter().any(|one| one == ORPHAN) {
+                return Verdict::FreeDependents(dependents);
+            }
+            if object.finalizers.iter().any(|one| one == FOREGROUND) {
+                let blocks = |dependent: &&String| {
+                    let owners = self.objects.get(*dependent).map(|one| one.owners.as_slice()).unwrap_or_default();
+                    owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
+                };
+                let blocking: Vec<String> = dependents.iter().filter(blocks).cloned().collect();
+                return match blocking.is_empty() {
+                    true => Verdict::DropFinalizer(FOREGROUND),
+                    false => Verdict::WaitFor(dependents),
+                };
+            }
+            return Verdict::Nothing;
+        }
+        if object.owners.is_empty() {
+            return Verdict::Nothing;
+        }
+        let gone: Vec<OwnerReference> =
+            object.owners.iter().filter(|owner| !self.objects.contains_key(&owner.uid)).cloned().collect();
+        let waiting = object.owners.iter().any(|owner| {
+            let waits = |owner: &Object| owner.leaving && owner.finalizers.iter().any(|one| one == FOREGROUND);
+            self.objects.get(&owner.uid).is_some_and(waits)
+        });
+        match (gone.len() == object.owners.len(), waiting) {
+            (true, _) => Verdict::Verify(gone),
+            (false, true) if gone.len() + 1 >= object.owners.len() => Verdict::Delete(PropagationPolicy::Background),
+            _ => Verdict::Nothing,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Nothing,
+    /// All owners seem gone: ask, then delete.
+    Verify(Vec<OwnerReference>),
+    Delete(PropagationPolicy),
+    /// Dependents still block: they are deleted, then this comes again.
+    WaitFor(Vec<String>),
+    DropFinalizer(&'static str),
+    FreeDependents(Vec<String>),
+}
+
+/// The loop's shared state.
+#[derive(Clone, Default)]
+struct Collector {
+    graph: Rc<RefCell<Graph>>,
+    queue: Queue,
+}
+
+impl Collector {
+    /// Follows one kind through an informer.
+    fn follow<K: Resource + 'static>(&self, informer: &Informer<K>, resource: ApiResource) {
+        let resource = Rc::new(resource);
+        self.graph.borrow_mut().resources.push(resource.clone());
+        let this = self.clone();
+        let known = resource.clone();
+        informer.on_change(move |old, new| this.changed(&known, old.map(|one| one.meta()), new.map(|one| one.meta())));
+        // What is there already.
+        for object in informer.all() {
+            self.changed(&resource, None, Some(object.meta()));
+        }
+    }
+
+    fn changed(&self, resource: &Rc<ApiResource>, old: Option<&ObjectMeta>, new: Option<&ObjectMeta>) {
+        let uid_of = |meta: &ObjectMeta| meta.uid.clone().unwrap_or_default();
+        // Deleted, or deleted and made again under the same name.
+        if let Some(old) = old.filter(|old| new.is_none_or(|new| new.uid != old.uid)) {
+            let uid = uid_of(old);
+            self.graph.borrow_mut().remove(&uid);
+            let graph = self.graph.borrow();
+            graph.dependents_of(&uid).into_iter().for_each(|dependent| self.queue.add(dependent));
+            // An owner in the foreground may wait for just this one.
+            old.owner_references.iter().flatten().for_each(|owner| self.queue.add(owner.uid.clone()));
+        }
+        let Some(new) = new else { return };
+        let uid = uid_of(new);
+        let object = Object {
+            resource: resource.clone(),
+            namespace: new.namespace.clone(),
+            name: new.name.clone().unwrap_or_default(),
+            owners: new.owner_references.clone().unwrap_or_default(),
+            finalizers: new.finalizers.clone().unwrap_or_default(),
+            leaving: new.deletion_timestamp.is_some(),
+        };
+        let matters = object.leaving || !object.owners.is_empty();
+        self.graph.borrow_mut().insert(&uid, object);
+        if matters {
+            self.queue.add(uid);
+        }
+    }
+}
+
+pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
+    let collector = Collector::default();
+    let shared = follow_shared(world, &collector);
+    let actor = world.actor("generic-garbage-collector", "garbage-collector-controller");
+    let world = world.clone();
+    Box::pin(async move {
+        // The rest of the role starts first: nothing is urgent here.
+        world.synced().await;
+        follow_rest(&world, &actor, &collector, &shared).await;
+        let Collector { graph, queue } = collector;
+        queue.work("garbage-collector", 16, |uid| collect(&world, &actor, &graph, uid)).await;
+    })
+}
+
+/// Kinds the role watches whole, for all namespaces.
+fn follow_shared(world: &World, collector: &Collector) -> Vec<String> {
+    fn resource<K: Resource<DynamicType = ()>>() -> ApiResource {
+        ApiResource::erase::<K>(&())
+    }
+    macro_rules! shared {
+        ($($informer:ident: $kind:ty),+ $(,)?) => {{
+            $(collector.follow(&world.$informer, resource::<$kind>());)+
+            vec![$(resource::<$kind>().plural),+]
+        }};
+    }
+    use k8s_openapi::api::{apps::v1 as apps, certificates::v1 as certificates, core::v1 as core, discovery::v1 as discovery};
+    shared!(
+        nodes: core::Node,
+        pods: core::Pod,
+        namespaces: core::Namespace,
+        service_accounts: core::ServiceAccount,
+        services: core::Service,
+        endpoints: core::Endpoints,
+        slices: discovery::EndpointSlice,
+        replica_sets: apps::ReplicaSet,
+        deployments: apps::Deployment,
+        daemon_sets: apps::DaemonSet,
+        csrs: certificates::CertificateSigningRequest,
+    )
+}
+
+/// Every other kind, by its metadata alone.
+async fn follow_rest(world: &World, actor: &Actor, collector: &Collector, shared: &[String]) {
+    let mut backoff = Backoff::default();
+    let all = loop {
+        match kinds(&actor.client).await {
+            Ok(all) => break all,
+            Err(error) => debug!(%error, "ask the API server for its kinds"),
+        }
+        backoff.wait().await;
+    };
+    let wanted = |kind: &Discovered| {
+        let name = &kind.resource.plural;
+        ["list", "watch", "delete"].iter().all(|verb| kind.can(verb)) && !shared.contains(name) && !IGNORED.contains(&name.as_str())
+    };
+    let mut informers = Vec::new();
+    for kind in all.into_iter().filter(wanted) {
+        let informer: Informer<PartialObjectMeta<DynamicObject>> = Informer::default();
+        let api = Api::all_with(world.identities.own(), &kind.resource);
+        collector.follow(&informer, kind.resource);
+        tokio::task::spawn_local(informer.clone().run(api, watcher::Config::default(), Backoff::default));
+        informers.push(informer);
+    }
+    for informer in &informers {
+        informer.synced().await;
+    }
+}
+
+fn api_for(client: &Client, object: &Object) -> Api<DynamicObject> {
+    match &object.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &*object.resource),
+        None => Api::all_with(client.clone(), &*object.resource),
+    }
+}
+
+async fn collect(world: &World, actor: &Actor, graph: &RefCell<Graph>, uid: String) -> Result<Next, kube::Error> {
+    let Some(object) = graph.borrow().objects.get(&uid).cloned() else { return Ok(Next::Done) };
+    let verdict = graph.borrow().judge(&uid);
+    match verdict {
+        Verdict::Nothing => Ok(Next::Done),
+        Verdict::Verify(owners) => {
+            for owner in &owners {
+                if exists(world, graph, &object, owner).await? {
+                    // The watch has not shown it yet, or it is of a kind nobody watches.
+                    return Ok(Next::Done);
+                }
+            }
+            delete(actor, &object, &uid, PropagationPolicy::Background).await
+        }
+        Verdict::Delete(policy) => delete(actor, &object, &uid, policy).await,
+        Verdict::WaitFor(dependents) => {
+            for dependent in dependents {
+                let known = graph.borrow().objects.get(&dependent).cloned();
+                if let Some(known) = known.filter(|known| !known.leaving) {
+                    delete(actor, &known, &dependent, PropagationPolicy::Foreground).await?;
+                }
+            }
+            Ok(Next::Soon)
+        }
+        Verdict::DropFinalizer(finalizer) => drop_finalizer(actor, &object, &uid, finalizer).await,
+        Verdict::FreeDependents(dependents) => {
+            for dependent in dependents {
+                let known = graph.borrow().objects.get(&dependent).cloned();
+                if let Some(known) = known {
+                    free(actor, &known, &dependent, &uid).await?;
+                }
+            }
+            drop_finalizer(actor, &object, &uid, ORPHAN).await
+        }
+    }
+}
+
+/// Asks the API server itself whether an owner is there.
+async fn exists(world: &World, graph: &RefCell<Graph>, object: &Object, owner: &OwnerReference) -> Result<bool, kube::Error> {
+    let Some(resource) = graph.borrow().resource(owner) else { return Ok(true) };
+    let cluster_wide = graph.borrow().objects.values().any(|one| one.resource == resource && one.namespace.is_none());
+    let api: Api<PartialObjectMeta<DynamicObject>> = match (&object.namespace, cluster_wide) {
+        (Some(namespace), false) => Api::namespaced_with(world.identities.own(), namespace, &*resource),
+        _ => Api::all_with(world.identities.own(), &*resource),
+    };
+    let found = api.get_opt(&owner.name).await?;
+    Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&owner.uid)))
+}
+
+async fn delete(actor: &Actor, object: &Object, uid: &str, policy: PropagationPolicy) -> Result<Next, kube::Error> {
+    let api = api_for(&actor.client, object);
+    let params = DeleteParams {
+        preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+        propagation_policy: Some(policy),
+        ..DeleteParams::default()
+    };
+    match api.delete(&object.name, &params).await {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+        other => {
+            other?;
+            info!(kind = object.resource.kind, namespace = object.namespace, name = object.name, "deleted with its owner");
+        }
+    }
+    Ok(Next::Done)
+}
+
+async fn drop_finalizer(actor: &Actor, object: &Object, uid: &str, finalizer: &str) -> Result<Next, kube::Error> {
+    let left: Vec<&String> = object.finalizers.iter().filter(|one| *one != finalizer).collect();
+    patch(actor, object, &json!({"metadata": {"uid": uid, "finalizers": left}})).await
+}
+
+/// Takes one owner out of an object's references.
+async fn free(actor: &Actor, object: &Object, uid: &str, owner: &str) -> Result<Next, kube::Error> {
+    let left: Vec<&OwnerReference> = object.owners.iter().filter(|one| one.uid != owner).collect();
+    patch(actor, object, &json!({"metadata": {"uid": uid, "ownerReferences": left}})).await
+}
+
+async fn patch(actor: &Actor, object: &Object, change: &serde_json::Value) -> Result<Next, kube::Error> {
+    let api = api_for(&actor.client, object);
+    match api.patch(&object.name, &PatchParams::default(), &Patch::Merge(change)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Next::Done),
+        other => other.map(|_| Next::Done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(owners: &[&str], finalizers: &[&str], leaving: bool) -> Object {
+        let resource = ApiResource {
+            group: String::new(),
+            version: "v1".into(),
+            api_version: "v1".into(),
+            kind: "Pod".into(),
+            plural: "pods".into(),
+        };
+        let owner = |uid: &&str| OwnerReference {
+            uid: (*uid).into(),
+            block_owner_deletion: Some(true),
+            ..OwnerReference::default()
+        };
+        Object {
+            resource: Rc::new(resource),
+            namespace: Some("default".into()),
+            name: "x".into(),
+            owners: owners.iter().map(owner).collect(),
+            finalizers: finalizers.iter().map(|one| (*one).into()).collect(),
+            leaving,
+        }
+    }
+
+    #[test]
+    fn an_object_goes_when_its_last_owner_has_gone() {
+        let mut graph = Graph::default();
+        graph.insert("a", object(&[], &[], false));
+        graph.insert("x", object(&["a", "b"], &[], false));
+        assert_eq!(graph.judge("x"), Verdict::Nothing);
+        assert_eq!(graph.dependents_of("a"), ["x"]);
+        graph.remove("a");
+        assert!(matches!(graph.judge("x"), Verdict::Verify(owners) if owners.len() == 2));
+        graph.remove("x");
+        assert!(graph.dependents.is_empty());
+    }
+
+    #[test]
+    fn in_the_foreground_dependents_go_first() {
+        let mut graph = Graph::default();
+        graph.insert("a", object(&[], &[FOREGROUND], true));
+        graph.insert("x", object(&["a"], &[], false));
+        assert_eq!(graph.judge("a"), Verdict::WaitFor(vec!["x".into()]));
+        assert_eq!(graph.judge("x"), Verdict::Delete(PropagationPolicy::Background));
+        graph.remove("x");
+        assert_eq!(graph.judge("a"), Verdict::DropFinalizer(FOREGROUND));
+    }
+
+    #[test]
+    fn orphans_are_freed_before_their_owner_goes() {
+        let mut graph = Graph::default();
+        graph.insert("a", object(&[], &[ORPHAN], true));
+        graph.insert("x", object(&["a"], &[], false));
+        assert_eq!(graph.judge("a"), Verdict::FreeDependents(vec!["x".into()]));
+        assert_eq!(graph.judge("x"), Verdict::Nothing);
+    }
+}
