@@ -1,8 +1,9 @@
 //! `minilab down` and `minilab delete`: both always work, twice too.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use clap::Args;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -10,6 +11,7 @@ use serde_json::json;
 
 use super::{Answer, Outcome, Output, Trouble, kubeconfig};
 use crate::lab::protocol::{Control, Request};
+use crate::lab::removal;
 use crate::lab::state::LabDir;
 
 /// How long roles have to end before the lab's plug is pulled.
@@ -120,7 +122,7 @@ pub fn empty(lab: &LabDir) -> Result<(), Trouble> {
     for entry in entries {
         let entry = entry?;
         if entry.file_name() != "keeper.lock" {
-            remove_tree(&entry.path())?;
+            remove_tree(lab, &entry.path())?;
         }
     }
     Ok(())
@@ -128,7 +130,7 @@ pub fn empty(lab: &LabDir) -> Result<(), Trouble> {
 
 /// Removes a lab that does not run, and the directory of labs when it was the last.
 pub fn remove(lab: &LabDir) -> Result<(), Trouble> {
-    remove_tree(&lab.state)?;
+    remove_tree(lab, &lab.state)?;
     if let Some(parent) = lab.state.parent() {
         // Another lab may be in it.
         let _ = std::fs::remove_dir(parent);
@@ -136,7 +138,7 @@ pub fn remove(lab: &LabDir) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn remove_tree(path: &Path) -> Result<(), Trouble> {
+fn remove_tree(lab: &LabDir, path: &Path) -> Result<(), Trouble> {
     let removed = match std::fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
         Ok(_) => std::fs::remove_file(path),
@@ -144,11 +146,25 @@ fn remove_tree(path: &Path) -> Result<(), Trouble> {
     };
     match removed {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Trouble::new(
-            Answer::Failed,
-            format_args!("cannot remove {}: a pod's own user owns files in it", path.display()),
-            format!("sudo rm -r {}", path.display()),
-        )),
-        other => Ok(other?),
+        // What pods' own users and overlay mounts left: the lab's root may remove it.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => removal::as_root_of(lab, path)
+            .map_err(|error| Trouble {
+                remedy: Some(format!("sudo rm -r {}", path.display())),
+                ..Trouble::from(error)
+            }),
+        other => Ok(other.with_context(|| format!("remove {}", path.display()))?),
+    }
+}
+
+/// Removes a directory; run by [`removal`] as root of the lab.
+#[derive(Args)]
+pub struct RemoveTree {
+    path: PathBuf,
+}
+
+impl RemoveTree {
+    pub fn run(self) -> Outcome {
+        std::fs::remove_dir_all(&self.path).with_context(|| format!("remove {}", self.path.display()))?;
+        Ok(Answer::Done)
     }
 }

@@ -87,6 +87,8 @@ enum Command {
     Completion(version::Completion),
     #[command(hide = true)]
     DoctorProbe(doctor::Probe),
+    #[command(hide = true, name = crate::lab::removal::WORD)]
+    RemoveTree(down::RemoveTree),
 }
 
 /// How a listing is printed.
@@ -222,6 +224,7 @@ fn dispatch(command: Command, lab: &LabDir) -> Outcome {
         Command::Version(version) => version.run(),
         Command::Completion(completion) => completion.run(),
         Command::DoctorProbe(probe) => probe.run(),
+        Command::RemoveTree(tree) => tree.run(),
     }
 }
 

@@ -100,7 +100,10 @@ impl Up {
         let (spec, plan, material) = match started {
             Ok(made) => made,
             Err(trouble) => {
+                progress.clear();
+                let trouble = explained(lab, trouble);
                 if first {
+                    show_last_log(lab);
                     // The error that matters is the first one.
                     let _ = down::remove(lab);
                 }
@@ -259,6 +262,31 @@ impl Up {
         print!("{}", in_words(&plan));
         Ok(Answer::Done)
     }
+}
+
+/// Finds out whether it was the machine's fault, and what helps then.
+fn explained(lab: &LabDir, trouble: Trouble) -> Trouble {
+    let text = format!("{:#}", trouble.error);
+    if text.contains("No space left on device") {
+        let remedy = "free some space, or keep labs elsewhere with --state-dir DIR".to_owned();
+        return Trouble { answer: Answer::MachineCannot, remedy: Some(remedy), ..trouble };
+    }
+    match doctor::what_is_missing(lab) {
+        Some(remedy) => Trouble { answer: Answer::MachineCannot, remedy: Some(remedy), ..trouble },
+        None => trouble,
+    }
+}
+
+/// The end of the log that was written last: the lab that has it is about to be removed.
+fn show_last_log(lab: &LabDir) {
+    let logs = std::fs::read_dir(lab.state.join("logs")).into_iter().flatten().flatten();
+    let newest = logs.max_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok());
+    let Some(newest) = newest else { return };
+    let text = std::fs::read(newest.path()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    eprintln!("last lines of {}:", newest.file_name().to_string_lossy());
+    lines[lines.len().saturating_sub(8)..].iter().for_each(|line| eprintln!("  {line}"));
 }
 
 /// Shows what the keeper reports until every role serves.

@@ -15,6 +15,7 @@ pub mod paths;
 pub mod pids;
 pub mod plan;
 pub mod protocol;
+pub mod removal;
 pub mod spec;
 pub mod state;
 pub mod supervisor;

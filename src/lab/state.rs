@@ -1,8 +1,8 @@
 //! Where a lab lives on the machine, and who may touch it.
 //!
-//! `$XDG_STATE_HOME/minilab/NAME/` (0700) keeps what outlives a run; sockets are under
-//! `$XDG_RUNTIME_DIR/minilab/NAME/`, since a socket's path is limited to 108 bytes. Under sudo everything
-//! belongs to, and lies with, the invoking user. Two locks, both flock and so gone with their holder: one
+//! `$XDG_STATE_HOME/minilab/NAME/` (0700) keeps what outlives a run; the one socket of a lab is in a file
+//! system only its supervisor has mounted, so that none is ever left behind. Under sudo everything belongs
+//! to, and lies with, the invoking user. Two locks, both flock and so gone with their holder: one
 //! on the directory for whoever changes the lab, one on `keeper.lock` for as long as the lab runs.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -13,9 +13,6 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Gid, Uid};
-
-/// The control socket's name in the runtime directory.
-pub const CONTROL_SOCKET: &str = "control.sock";
 
 /// What can go wrong with a lab's directories.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +50,8 @@ pub struct Owner {
 pub struct LabDir {
     pub name: String,
     pub owner: Owner,
-    /// What is kept.
+    /// Everything of it.
     pub state: PathBuf,
-    /// Sockets.
-    pub runtime: PathBuf,
 }
 
 /// Held while a command changes the lab, or, by the keeper, while the lab runs.
@@ -124,28 +119,12 @@ impl LabDir {
         valid_name(name)?;
         let owner = Owner::current();
         let state = base(&owner, state_dir)?.join(name);
-        // A lab under another --state-dir is another lab: its sockets must not meet the first one's.
-        let runtime = runtime_base(&owner).join(socket_id(name, &state, state_dir.is_some()));
-        Ok(Self { name: name.to_owned(), owner, state, runtime })
-    }
-
-    /// A lab by its two directories, as its keeper is told of it.
-    pub fn at(state: &Path, runtime: &Path) -> Result<Self, StateError> {
-        let name = state.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        valid_name(&name)?;
-        let owner = Owner::current();
-        Ok(Self { name, owner, state: state.to_owned(), runtime: runtime.to_owned() })
+        Ok(Self { name: name.to_owned(), owner, state })
     }
 
     /// Whether the lab was ever made.
     pub fn exists(&self) -> bool {
         self.state.join("lab.yaml").exists()
-    }
-
-    /// Makes both directories, private to the owner.
-    pub fn make(&self) -> Result<(), StateError> {
-        make_private(&self.state, &self.owner)?;
-        make_private(&self.runtime, &self.owner)
     }
 
     /// The user's kubeconfig for this lab.
@@ -167,11 +146,6 @@ impl LabDir {
     pub fn log(&self, role: &str, host: &str) -> PathBuf {
         let file = if host == "control" { format!("{role}.log") } else { format!("{role}@{host}.log") };
         self.state.join("logs").join(file)
-    }
-
-    /// The supervisor's control socket.
-    pub fn control_socket(&self) -> PathBuf {
-        self.runtime.join(CONTROL_SOCKET)
     }
 
     /// Waits until nobody else changes this lab; makes the directory when it is missing.
@@ -266,29 +240,6 @@ pub fn write_whole(path: &Path, mode: u32, bytes: &[u8], owner: &Owner) -> io::R
     written
 }
 
-/// Where sockets go: XDG's runtime directory, else a private one under /tmp.
-fn runtime_base(owner: &Owner) -> PathBuf {
-    let uid = owner.uid;
-    let xdg = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
-    let usual = PathBuf::from(format!("/run/user/{uid}"));
-    match xdg {
-        Some(dir) if !owner.through_sudo && dir.is_dir() => dir.join("minilab"),
-        _ if usual.is_dir() => usual.join("minilab"),
-        _ => PathBuf::from(format!("/tmp/minilab-{uid}")),
-    }
-}
-
-/// The socket directory's name: the lab's, and for a lab elsewhere a mark of where.
-fn socket_id(name: &str, state: &Path, elsewhere: bool) -> String {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    if !elsewhere {
-        return name.to_owned();
-    }
-    let mut hasher = DefaultHasher::new();
-    state.hash(&mut hasher);
-    format!("{name}.{:08x}", hasher.finish() as u32)
-}
-
 /// Makes a directory (and what is above it) that only the owner may enter.
 fn make_private(dir: &Path, owner: &Owner) -> Result<(), StateError> {
     let failed = |source| StateError::Make { path: dir.to_owned(), source };
@@ -346,12 +297,5 @@ mod tests {
         assert!(lab.hold().unwrap().is_none());
         drop(held);
         assert!(!lab.is_running());
-    }
-
-    #[test]
-    fn labs_of_one_name_in_two_places_have_their_own_sockets() {
-        let (one, two) = (lab_in(Path::new("/tmp/one")), lab_in(Path::new("/tmp/two")));
-        assert_ne!(one.control_socket(), two.control_socket());
-        assert!(one.control_socket().as_os_str().len() < 108);
     }
 }

@@ -91,6 +91,12 @@ pub fn quick(lab: &LabDir) -> Result<(), Trouble> {
     }
 }
 
+/// The remedy for the first thing that no lab can do without, when the kernel is really tried.
+pub fn what_is_missing(lab: &LabDir) -> Option<String> {
+    let findings = [kernel(), namespaces_allowed(), room(lab)].into_iter().chain(probe(lab));
+    findings.into_iter().find(|finding| finding.verdict == Verdict::Missing).map(|finding| finding.remedy)
+}
+
 fn finding(name: &str, verdict: Verdict, found: impl Into<String>, remedy: &str) -> Finding {
     let remedy = if verdict == Verdict::Good { "" } else { remedy };
     Finding { name: name.into(), verdict, found: found.into(), remedy: remedy.into() }
