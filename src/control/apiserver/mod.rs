@@ -2,20 +2,64 @@
 //!
 //! A request's way: TLS → request info → authentication → audit → authorization → admission → handler → store.
 
+mod accept;
+mod addresses;
 pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
+pub mod call;
+mod chain;
+mod encode;
+mod flags;
+mod handlers;
+mod health;
+mod lists;
 mod lookup;
 pub mod registry;
 pub mod request;
+pub mod respond;
+mod server;
+mod shape;
+mod subresources;
+mod system;
 pub mod table;
 pub mod user;
 pub mod validation;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use flags::Flags;
+use server::Prepared;
+
 /// The role's entry point.
-pub fn run(_argv: Vec<String>) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this part has not landed")
+pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
+    let flags = match Flags::read(argv) {
+        Ok(flags) => flags,
+        Err(error) => {
+            error.print().context("print usage")?;
+            return Ok(ExitCode::from(if error.use_stderr() { 2 } else { 0 }));
+        }
+    };
+    // Several threads, so that one heavy request never stalls a kubelet's lease.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let told = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            told.cancel();
+        });
+        Prepared::build(flags).await?.serve(stop).await.context("serve the API")
+    })?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,52 @@
+//! One request on its way: who asks, what for, with what.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+
+use super::request::{Query, RequestInfo, ResourceRequest};
+use super::server::Api;
+use super::user::UserInfo;
+
+/// A request that was authenticated and authorized.
+pub struct Call {
+    pub api: Arc<Api>,
+    pub user: UserInfo,
+    pub info: RequestInfo,
+    pub method: Method,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Call {
+    /// The call for what outlives it: a watch keeps it to know the shape its client wants.
+    pub fn without_body(&self) -> Self {
+        Self {
+            api: self.api.clone(),
+            user: self.user.clone(),
+            info: self.info.clone(),
+            method: self.method.clone(),
+            query: self.query.clone(),
+            headers: self.headers.clone(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// The resource asked for; handlers of resources are only called with one.
+    pub fn asked(&self) -> &ResourceRequest {
+        static NONE: ResourceRequest = ResourceRequest {
+            group: String::new(),
+            version: String::new(),
+            namespace: String::new(),
+            resource: String::new(),
+            subresource: String::new(),
+            name: String::new(),
+            rest: String::new(),
+            field_selector: String::new(),
+            label_selector: String::new(),
+        };
+        self.info.resource.as_ref().unwrap_or(&NONE)
+    }
+}

@@ -1,0 +1,108 @@
+//! The way of a request: request info → authentication → audit → authorization → body → handler.
+//!
+//! Plain functions in the order of upstream's `DefaultBuildHandlerChain`. Admission comes later, in the
+//! handlers of writes, when the object is known.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+
+use super::authn::Credentials;
+use super::authz::{self, Decision};
+use super::call::Call;
+use super::handlers::body;
+use super::request::{Query, RequestInfo};
+use super::server::Api;
+use super::user::UserInfo;
+use super::{handlers, health, respond};
+use crate::api::status::{Result, Status};
+use crate::net::Peer;
+
+/// Answers one request, whatever becomes of it.
+pub async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Response {
+    let (head, incoming) = request.into_parts();
+    let query = Query::parse(head.uri.query());
+    let info = RequestInfo::parse(&head.method, head.uri.path(), &query);
+    let _counted = api.count(info.verb != "watch");
+    let pretty = wants_pretty(&query, &head.headers);
+    let peer = head.extensions.get::<Peer>();
+    let user = match authenticate(&api, peer, &head.headers, &info) {
+        Ok(user) => user,
+        Err(status) => return refused(&status),
+    };
+    let mut call = Call { api, user, info, method: head.method, query, headers: head.headers, body: Bytes::new() };
+    audit(&call);
+    let outcome = async {
+        authorize(&call, peer.map_or("secure", |peer| peer.listener))?;
+        call.body = read_body(incoming).await?;
+        route(&call).await
+    };
+    match outcome.await {
+        Ok(response) if pretty => respond::pretty(response).await,
+        Ok(response) => response,
+        Err(status) => respond::failure(&status),
+    }
+}
+
+fn authenticate(api: &Api, peer: Option<&Peer>, headers: &HeaderMap, info: &RequestInfo) -> Result<UserInfo> {
+    let door = api.door(peer.map_or("secure", |peer| peer.listener));
+    let certificates = peer.map(|peer| &*peer.certificates).unwrap_or_default();
+    door.authenticator.authenticate(Credentials { headers, certificates, path: &info.path })
+}
+
+/// 401 closes the connection, as upstream does since CVE-2023-44487.
+fn refused(status: &Status) -> Response {
+    respond::header(respond::failure(status), header::CONNECTION, "close")
+}
+
+fn authorize(call: &Call, listener: &str) -> Result<()> {
+    match call.api.door(listener).authorizer.authorize(&call.user, &call.info) {
+        Decision::Allow { .. } => Ok(()),
+        Decision::NoOpinion { reason } | Decision::Deny { reason } => {
+            Err(authz::forbidden(&call.user, &call.info, &reason))
+        }
+    }
+}
+
+/// Where audit events are made; for now they only go to the debug log.
+fn audit(call: &Call) {
+    tracing::debug!(verb = call.info.verb, path = call.info.path, user = call.user.name, "request");
+}
+
+async fn read_body(incoming: Incoming) -> Result<Bytes> {
+    if hyper::body::Body::is_end_stream(&incoming) {
+        return Ok(Bytes::new());
+    }
+    match Limited::new(incoming, body::LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(body::too_large()),
+        Err(_) => Err(Status::bad_request("unexpected EOF")),
+    }
+}
+
+async fn route(call: &Call) -> Result<Response> {
+    if call.info.resource.is_some() {
+        return handlers::answer(call).await;
+    }
+    if let Some(answer) = health::answer(call) {
+        return answer;
+    }
+    Err(Status::no_such_path())
+}
+
+/// Upstream indents for `?pretty`, and unasked for what people read: curl, wget, browsers.
+fn wants_pretty(query: &Query, headers: &HeaderMap) -> bool {
+    if query.flag("watch") {
+        return false;
+    }
+    if query.get("pretty").is_some() {
+        return query.flag("pretty");
+    }
+    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    ["curl", "Wget", "Mozilla"].iter().any(|reader| agent.starts_with(reader))
+}

@@ -1,0 +1,119 @@
+//! `kube-apiserver`'s command line: the flags kubeadm's manifest has and those this server acts on.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+use ipnet::Ipv4Net;
+
+use super::admission::AdmissionFlags;
+use super::authn::AuthnFlags;
+use super::authz::AuthzFlags;
+use crate::api::flags;
+
+/// Real flags that are accepted and do nothing here, one warning each. A trailing `=` takes a value.
+const UNIMPLEMENTED: &[&str] = &[
+    "allow-privileged",
+    "audit-log-maxage=",
+    "audit-log-maxbackup=",
+    "audit-log-maxsize=",
+    "audit-log-path=",
+    "audit-policy-file=",
+    "authentication-config=",
+    "cert-dir=",
+    "contention-profiling",
+    "default-watch-cache-size=",
+    "delete-collection-workers=",
+    "egress-selector-config-file=",
+    "enable-aggregator-routing",
+    "enable-garbage-collector",
+    "enable-priority-and-fairness",
+    "encryption-provider-config=",
+    "etcd-cafile=",
+    "etcd-certfile=",
+    "etcd-compaction-interval=",
+    "etcd-keyfile=",
+    "etcd-prefix=",
+    "etcd-servers=",
+    "event-ttl=",
+    "external-hostname=",
+    "feature-gates=",
+    "goaway-chance=",
+    "http2-max-streams-per-connection=",
+    "kubelet-certificate-authority=",
+    "kubelet-client-certificate=",
+    "kubelet-client-key=",
+    "kubelet-preferred-address-types=",
+    "max-mutating-requests-inflight=",
+    "max-requests-inflight=",
+    "min-request-timeout=",
+    "permit-address-sharing",
+    "permit-port-sharing",
+    "profiling",
+    "proxy-client-cert-file=",
+    "proxy-client-key-file=",
+    "request-timeout=",
+    "requestheader-allowed-names=",
+    "requestheader-client-ca-file=",
+    "requestheader-extra-headers-prefix=",
+    "requestheader-group-headers=",
+    "requestheader-uid-headers=",
+    "requestheader-username-headers=",
+    "runtime-config=",
+    "service-node-port-range=",
+    "shutdown-delay-duration=",
+    "storage-backend=",
+    "storage-media-type=",
+    "tls-cipher-suites=",
+    "tls-min-version=",
+    "token-auth-file=",
+    "v=",
+    "vmodule=",
+    "watch-cache",
+    "watch-cache-sizes=",
+];
+
+/// The API server's flags.
+#[derive(Debug, Parser)]
+#[command(name = "kube-apiserver", about = "The Kubernetes API server", long_about = None)]
+pub struct Flags {
+    /// The address on which to listen.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// The port on which to serve HTTPS.
+    #[arg(long, default_value_t = 6443)]
+    pub secure_port: u16,
+    /// The address on which to advertise the API server to members of the cluster.
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+    #[arg(long)]
+    pub tls_cert_file: PathBuf,
+    #[arg(long)]
+    pub tls_private_key_file: PathBuf,
+    /// The range from which service addresses are assigned.
+    #[arg(long, default_value = "10.0.0.0/24")]
+    pub service_cluster_ip_range: Ipv4Net,
+    /// minilab's own: where the embedded store is kept.
+    #[arg(long, default_value = "/var/lib/minilab/store")]
+    pub minilab_store_dir: PathBuf,
+    #[command(flatten)]
+    pub authn: AuthnFlags,
+    #[command(flatten)]
+    pub authz: AuthzFlags,
+    #[command(flatten)]
+    pub admission: AdmissionFlags,
+}
+
+impl Flags {
+    /// Reads the command line after argv\[0\].
+    ///
+    /// # Errors
+    /// clap's, which also carries `--help`.
+    pub fn read(argv: Vec<String>) -> Result<Self, clap::Error> {
+        let (kept, dropped) = flags::sift(argv, UNIMPLEMENTED);
+        for flag in dropped {
+            tracing::warn!(flag, "this flag of the real component has no effect here");
+        }
+        Self::try_parse_from(std::iter::once("kube-apiserver".to_owned()).chain(kept))
+    }
+}

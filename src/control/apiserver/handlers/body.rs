@@ -1,0 +1,194 @@
+//! From a request's body to an object of its kind, with upstream's words for what is wrong with it.
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use serde_json::Value;
+
+use super::options::FieldValidation;
+use crate::api::status::{Result, Status};
+use crate::control::apiserver::registry::Resource;
+
+/// Upstream's limit on a request's body, and its text.
+pub const LIMIT: usize = 3 * 1024 * 1024;
+
+pub fn too_large() -> Status {
+    Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {LIMIT}"))
+}
+
+/// An object read from a request, and what is to be said about it.
+pub struct Decoded {
+    pub object: Value,
+    pub warnings: Vec<String>,
+}
+
+/// Reads JSON or YAML.
+pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Value> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match kind.split(';').next().unwrap_or_default().trim() {
+        "" | "application/json" => json(body),
+        "application/yaml" | "text/yaml" => serde_yaml_ng::from_slice(body)
+            .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: yaml: {error}"))),
+        other => Err(Status::new(
+            415,
+            "UnsupportedMediaType",
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (got {other:?})"
+            ),
+        )),
+    }
+}
+
+fn json(body: &Bytes) -> Result<Value> {
+    serde_json::from_slice(body)
+        .map_err(|error| Status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))
+}
+
+/// Reads a value as the row's kind: names checked, types checked, unknown fields treated as asked,
+/// defaults filled in.
+pub fn decode(row: &Resource, mut object: Value, fields: FieldValidation) -> Result<Decoded> {
+    name_kind(row, &mut object)?;
+    let cannot = |why: String| {
+        Status::bad_request(format!("{} in version {:?} cannot be handled as a {}: {why}", row.kind, row.version, row.kind))
+    };
+    if !object["metadata"].is_object() {
+        object["metadata"] = Value::Object(Default::default());
+    }
+    let mut typed = (row.decode)(&object).map_err(|error| cannot(go_words(&error)))?;
+    let mut unknown = Vec::new();
+    if fields != FieldValidation::Ignore {
+        unknown_fields(&object, &typed, &mut String::new(), &mut unknown);
+    }
+    if fields == FieldValidation::Strict && !unknown.is_empty() {
+        return Err(cannot(format!("strict decoding error: {}", unknown.join(", "))));
+    }
+    (row.strategy.default)(&mut typed);
+    Ok(Decoded { object: typed, warnings: unknown })
+}
+
+/// Checks `kind` and `apiVersion`, or fills them in.
+fn name_kind(row: &Resource, object: &mut Value) -> Result<()> {
+    let Some(fields) = object.as_object_mut() else {
+        return Err(Status::bad_request(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            go_kind(object)
+        )));
+    };
+    let want = row.api_version();
+    let own = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (kind, version) = (own("kind"), own("apiVersion"));
+    if !version.is_empty() && version != want {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({want})"
+        )));
+    }
+    if !kind.is_empty() && kind != row.kind {
+        let short = version.rsplit('/').next().unwrap_or_default();
+        return Err(Status::bad_request(format!(
+            "{kind} in version {short:?} cannot be handled as a {}: converting ({kind}) to ({}): unknown conversion",
+            row.kind, row.kind
+        )));
+    }
+    fields.insert("kind".into(), row.kind.into());
+    fields.insert("apiVersion".into(), want.into());
+    Ok(())
+}
+
+/// Lists the fields of `sent` that reading it as its kind lost.
+fn unknown_fields(sent: &Value, kept: &Value, path: &mut String, found: &mut Vec<String>) {
+    let length = path.len();
+    match (sent, kept) {
+        (Value::Object(sent), Value::Object(kept)) => {
+            for (name, value) in sent.iter().filter(|(_, value)| !value.is_null()) {
+                path.push_str(if length == 0 { "" } else { "." });
+                path.push_str(name);
+                match kept.get(name) {
+                    Some(own) => unknown_fields(value, own, path, found),
+                    None => found.push(format!("unknown field {path:?}")),
+                }
+                path.truncate(length);
+            }
+        }
+        (Value::Array(sent), Value::Array(kept)) => {
+            for (index, (value, own)) in sent.iter().zip(kept).enumerate() {
+                path.push_str(&format!("[{index}]"));
+                unknown_fields(value, own, path, found);
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// serde's "invalid type" in the words of Go's JSON decoder.
+fn go_words(error: &str) -> String {
+    let Some((found, expected)) =
+        error.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "))
+    else {
+        return format!("json: {error}");
+    };
+    let found = match found.split_whitespace().next().unwrap_or_default() {
+        "integer" | "floating" => "number",
+        "boolean" => "bool",
+        "map" => "object",
+        "sequence" => "array",
+        other => other,
+    };
+    let expected = match expected {
+        "i32" => "int32",
+        "i64" => "int64",
+        "a string" => "string",
+        "a boolean" => "bool",
+        "a map" => "map[string]string",
+        "a sequence" => "[]interface {}",
+        other => other.trim_start_matches("struct "),
+    };
+    format!("json: cannot unmarshal {found} into Go value of type {expected}")
+}
+
+fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::apiserver::registry;
+    use serde_json::json;
+
+    fn decode_pod(object: Value, fields: FieldValidation) -> Result<Decoded> {
+        decode(registry::find("", "v1", "pods").unwrap(), object, fields)
+    }
+
+    #[test]
+    fn unknown_fields_are_named_by_their_path() {
+        let pod = json!({"spec": {"containers": [{"name": "a", "imag": "b"}]}, "foo": 1});
+        let error = decode_pod(pod.clone(), FieldValidation::Strict).err().unwrap();
+        assert_eq!(
+            error.message,
+            r#"Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "foo", unknown field "spec.containers[0].imag""#
+        );
+        assert_eq!(decode_pod(pod.clone(), FieldValidation::Warn).ok().unwrap().warnings.len(), 2);
+        assert!(decode_pod(pod, FieldValidation::Ignore).ok().unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn another_kind_or_version_is_refused() {
+        for (object, want) in [
+            (json!({"apiVersion": "apps/v1"}), "the API version in the data (apps/v1) does not match the expected API version (v1)"),
+            (json!({"kind": "ConfigMap", "apiVersion": "v1"}), "ConfigMap in version \"v1\" cannot be handled as a Pod"),
+            (json!({"spec": {"containers": 3}}), "json: cannot unmarshal number into Go value"),
+            (json!([]), "couldn't get version/kind"),
+        ] {
+            let error = decode_pod(object, FieldValidation::Strict).err().unwrap();
+            assert_eq!(error.code, 400);
+            assert!(error.message.contains(want), "{}", error.message);
+        }
+    }
+}

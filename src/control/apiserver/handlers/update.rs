@@ -1,0 +1,167 @@
+//! PUT, and the way every change of an existing object takes: read, change, check, compare-and-swap.
+
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::Value;
+
+use super::body;
+use super::meta;
+use super::options::WriteOptions;
+use crate::api::status::{Result, Status};
+use crate::control::apiserver::admission::Operation;
+use crate::control::apiserver::call::Call;
+use crate::control::apiserver::registry::Resource;
+use crate::control::apiserver::{addresses, encode, respond};
+use crate::control::store::{Change, Entry, Expect, StoreError};
+
+/// How often a change that did not insist on a version is tried again when another writer was faster.
+const ATTEMPTS: usize = 16;
+
+/// One kind of change to an existing object.
+pub trait Edit: Send + Sync {
+    /// The object as the client wants it, from the object as it is. It carries a resourceVersion when
+    /// the client insists on one.
+    fn apply(&self, old: &Value) -> Result<Value>;
+
+    /// What is kept of the old object and counted in the new one: the strategy's, or a subresource's.
+    fn prepare(&self, row: &Resource, object: &mut Value, old: &Value) -> Result<()> {
+        (row.strategy.prepare_update)(object, old);
+        Ok(())
+    }
+}
+
+/// A whole object sent by the client.
+struct Replacement(Value);
+
+impl Edit for Replacement {
+    fn apply(&self, _: &Value) -> Result<Value> {
+        Ok(self.0.clone())
+    }
+}
+
+pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
+    let options = WriteOptions::read(&call.query)?;
+    let decoded = body::decode(row, body::parse(&call.headers, &call.body)?, options.fields)?;
+    let object = named(call, row, decoded.object)?;
+    let key = row.key(&call.asked().namespace, &call.asked().name);
+    let response = match call.api.store.get(&row.bucket, &key) {
+        None if row.create_on_update => {
+            let mut object = object;
+            meta::set(&mut object, "resourceVersion", Value::Null);
+            super::create::store_new(call, row, object, options).await?
+        }
+        _ => change(call, row, &Replacement(object), options).await?,
+    };
+    Ok(respond::warn(response, &decoded.warnings))
+}
+
+/// Checks that a body is about the object the path names.
+pub fn named(call: &Call, row: &Resource, mut object: Value) -> Result<Value> {
+    let asked = call.asked();
+    meta::place(row, &mut object, &asked.namespace)?;
+    match meta::text(&object, "name") {
+        "" => Err(Status::bad_request("name must be provided")),
+        name if name == asked.name => Ok(object),
+        name => Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            asked.name
+        ))),
+    }
+}
+
+/// Applies an edit to the object the call names and answers with the result.
+pub async fn change(call: &Call, row: &'static Resource, edit: &dyn Edit, options: WriteOptions) -> Result<Response> {
+    match try_change(call, row, edit, options).await? {
+        Outcome::Stored(entry) => super::entry(call, row, StatusCode::OK, &entry),
+        Outcome::Dry(object) => super::unstored(call, row, StatusCode::OK, &object),
+    }
+}
+
+/// What became of a change.
+pub enum Outcome {
+    Stored(Entry),
+    Dry(Value),
+}
+
+/// Applies an edit, again when another writer came between and the client did not insist on a version.
+pub async fn try_change(
+    call: &Call,
+    row: &'static Resource,
+    edit: &dyn Edit,
+    options: WriteOptions,
+) -> Result<Outcome> {
+    let name = call.asked().name.as_str();
+    let mut attempts = ATTEMPTS;
+    loop {
+        attempts -= 1;
+        let entry = super::get::find(call, row)?;
+        let old = encode::object(&entry)?;
+        let sent = edit.apply(&old)?;
+        let insists = check_version(row, &sent, &old, name)?;
+        // Addresses promised to this write are held until it is over.
+        let (object, _held) = finish(call, row, edit, sent, &old, options).await?;
+        if options.dry_run {
+            return Ok(Outcome::Dry(object));
+        }
+        if object == old {
+            return Ok(Outcome::Stored(entry));
+        }
+        let draft = encode::draft(&object);
+        let change = if released(&object, &old) { Change::Delete(draft) } else { Change::Put(draft) };
+        let expect = Some(Expect::Revision(entry.mod_revision));
+        match call.api.store.write(&row.bucket, &entry.key, expect, change).await {
+            Ok(entry) => return Ok(Outcome::Stored(entry)),
+            Err(StoreError::Modified { .. }) if !insists && attempts > 0 => {}
+            Err(error) => return Err(super::write_failed(error, row.group, row.plural, name)),
+        }
+    }
+}
+
+/// Whether the client insists on a version; refuses one that is not the current.
+fn check_version(row: &Resource, sent: &Value, old: &Value, name: &str) -> Result<bool> {
+    let uid = meta::text(sent, "uid");
+    let own = meta::text(old, "uid");
+    if !uid.is_empty() && uid != own {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
+        return Err(Status::conflict(row.group, row.plural, name, &why));
+    }
+    match meta::text(sent, "resourceVersion") {
+        "" | "0" => Ok(false),
+        version if version == meta::text(old, "resourceVersion") => Ok(true),
+        version if version.parse::<u64>().is_err() => Err(Status::bad_request(format!(
+            "metadata.resourceVersion: Invalid value: {version:?}: strconv.ParseUint: parsing {version:?}: invalid syntax"
+        ))),
+        _ => Err(Status::modified(row.group, row.plural, name)),
+    }
+}
+
+/// From what the client wants to what is stored: admission, the system's fields, validation.
+async fn finish(
+    call: &Call,
+    row: &'static Resource,
+    edit: &dyn Edit,
+    mut sent: Value,
+    old: &Value,
+    options: WriteOptions,
+) -> Result<(Value, Option<addresses::Held>)> {
+    meta::carry_over(&mut sent, old);
+    let admitted =
+        super::admit::admit(call, row, Operation::Update, Some(sent), Some(old), options.dry_run).await?;
+    let mut object = admitted.unwrap_or_default();
+    meta::carry_over(&mut object, old);
+    edit.prepare(row, &mut object, old)?;
+    let held = addresses::allocate(&call.api, row, &mut object, Some(old))?;
+    let causes = (row.strategy.validate)(&object, Some(old));
+    match causes.is_empty() {
+        true => Ok((object, held)),
+        false => Err(Status::invalid(row.group, row.kind, &call.asked().name, &causes)),
+    }
+}
+
+/// Whether this change took away the last thing that held a deleted object back.
+fn released(object: &Value, old: &Value) -> bool {
+    let waiting = meta::deleting(old) && old["metadata"]["deletionGracePeriodSeconds"].as_i64() == Some(0);
+    let content = object["kind"] == "Namespace"
+        && object["spec"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
+    waiting && !meta::any(object, "finalizers") && !content
+}

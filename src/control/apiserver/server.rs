@@ -1,0 +1,235 @@
+//! The server as a whole: built from its flags, served on its listeners, stopped without losing a write.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::addresses::Addresses;
+use super::admission::Admission;
+use super::authn::Authenticator;
+use super::authz::{Authorizer, AuthzFlags};
+use super::chain;
+use super::flags::Flags;
+use super::lists::Lists;
+use super::system::{self, Advertised};
+use crate::control::store::Store;
+use crate::net::{self, Identity, Protocols, Server, ServingCert};
+use crate::sys::inherit;
+
+/// How long requests under way may take once the server is told to stop.
+const GRACE: Duration = Duration::from_millis(250);
+/// How long connections get after that to carry out what was written to them.
+const DRAIN: Duration = Duration::from_millis(100);
+/// History older than this is forgotten, as upstream asks etcd to every five minutes.
+const COMPACT_EVERY: Duration = Duration::from_secs(300);
+
+/// All that is answered without a credential on the machine's loopback.
+const HEALTH: &[&str] = &["/livez", "/readyz", "/healthz"];
+
+/// Who may come in by one listener.
+pub struct Door {
+    pub authenticator: Arc<Authenticator>,
+    pub authorizer: Arc<Authorizer>,
+}
+
+/// What every request needs.
+pub struct Api {
+    pub store: Store,
+    pub lists: Lists,
+    pub addresses: Addresses,
+    pub admission: Admission,
+    pub service_range: Ipv4Net,
+    /// The port in the cluster.
+    secure: Door,
+    /// The listener on the machine's loopback, where Node,RBAC always holds.
+    host: Door,
+    inflight: AtomicUsize,
+    served: AtomicU64,
+    stopping: AtomicBool,
+    closed: AtomicBool,
+}
+
+/// Counts one request as under way until it is dropped.
+pub struct Counted(Option<Arc<Api>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(api) = &self.0 {
+            api.inflight.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Api {
+    pub fn door(&self, listener: &str) -> &Door {
+        if listener == "host" { &self.host } else { &self.secure }
+    }
+
+    /// Counts a request; a short one also as under way.
+    pub fn count(self: &Arc<Self>, short: bool) -> Counted {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        if short {
+            self.inflight.fetch_add(1, Ordering::AcqRel);
+        }
+        Counted(short.then(|| self.clone()))
+    }
+
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    pub fn inflight(&self) -> usize {
+        self.inflight.load(Ordering::Acquire)
+    }
+
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    pub fn store_open(&self) -> bool {
+        !self.closed.load(Ordering::Acquire)
+    }
+}
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("read {path}")]
+    Read { path: String, source: std::io::Error },
+    #[error("serve TLS")]
+    Tls(#[from] net::NetError),
+    #[error("use the store")]
+    Store(#[from] crate::control::store::StoreError),
+    #[error("set up authentication")]
+    Authn(#[from] super::authn::AuthnError),
+    #[error("set up authorization")]
+    Authz(#[from] super::authz::AuthzError),
+    #[error("set up admission")]
+    Admission(#[from] super::admission::AdmissionError),
+    #[error("make the server's own objects: {0}")]
+    Own(crate::api::status::Status),
+}
+
+/// Everything that could be prepared before the store opens.
+pub struct Prepared {
+    flags: Flags,
+    listeners: Vec<(&'static str, TcpListener, Server)>,
+}
+
+impl Prepared {
+    /// Loads the certificate and takes or binds the listeners: the part of a start that a successor does
+    /// while its predecessor still holds the store.
+    pub async fn build(flags: Flags) -> Result<Self, ServeError> {
+        let identity =
+            Identity { cert_pem: read(&flags.tls_cert_file)?, key_pem: read(&flags.tls_private_key_file)? };
+        let cert = ServingCert::new(&identity)?;
+        let server = |name| Server::new(cert.clone(), Protocols::H2AndH1, name).map(|server| server.with_grace(GRACE + DRAIN));
+        let mut listeners = Vec::new();
+        for (name, listener) in inherit::listeners() {
+            let name = if name == "host" { "host" } else { "secure" };
+            listeners.push((name, net::inherit(listener)?, server(name)?));
+        }
+        if listeners.is_empty() {
+            let address = SocketAddr::new(flags.bind_address, flags.secure_port);
+            listeners.push(("secure", net::bind(address).await?, server("secure")?));
+        }
+        Ok(Self { flags, listeners })
+    }
+
+    /// Opens the store and serves until `stop` is cancelled.
+    pub async fn serve(self, stop: CancellationToken) -> Result<(), ServeError> {
+        let directory = self.flags.minilab_store_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || Store::open(&directory)).await;
+        let store = opened.map_err(|error| std::io::Error::other(error.to_string())).map_err(|source| {
+            ServeError::Read { path: self.flags.minilab_store_dir.display().to_string(), source }
+        })??;
+        let api = build_api(&self.flags, store)?;
+        let at = advertised(&self.flags);
+        system::ensure(&api, at).await.map_err(ServeError::Own)?;
+        super::bootstrap::reconcile(&api.store).await?;
+        let background = [tokio::spawn(system::keep(api.clone(), at)), tokio::spawn(compact(api.store.clone()))];
+        let mut serving = tokio::task::JoinSet::new();
+        for (name, listener, server) in self.listeners {
+            tracing::info!(listener = name, address = ?listener.local_addr(), "Serving securely");
+            let api = api.clone();
+            let service = tower::service_fn(move |request| {
+                let api = api.clone();
+                async move { Ok::<_, Infallible>(chain::answer(api, request).await) }
+            });
+            serving.spawn(server.serve(listener, service, stop.clone()));
+        }
+        inherit::ready();
+        stop.cancelled().await;
+        background.iter().for_each(|task| task.abort());
+        close(&api).await;
+        while serving.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+/// Lets requests under way end, then closes the store, which ends every watch after its last event.
+async fn close(api: &Api) {
+    tracing::info!("shutting down");
+    api.stopping.store(true, Ordering::Release);
+    let deadline = tokio::time::Instant::now() + GRACE;
+    while api.inflight() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    api.closed.store(true, Ordering::Release);
+    api.store.close().await;
+}
+
+fn build_api(flags: &Flags, store: Store) -> Result<Arc<Api>, ServeError> {
+    let authorizer = Arc::new(flags.authz.build(store.clone())?);
+    let authenticator = flags.authn.build(store.clone(), flags.authz.always_allows())?;
+    let strict = AuthzFlags { authorization_mode: vec!["Node".into(), "RBAC".into()] };
+    let host = Door {
+        authenticator: Arc::new(authenticator.anonymous_only_on(HEALTH)),
+        authorizer: Arc::new(strict.build(store.clone())?),
+    };
+    let admission = flags.admission.build(store.clone(), authorizer.clone())?;
+    let authenticator = Arc::new(authenticator);
+    Ok(Arc::new(Api {
+        lists: Lists::default(),
+        addresses: Addresses::default(),
+        admission,
+        service_range: flags.service_cluster_ip_range,
+        secure: Door { authenticator, authorizer },
+        host,
+        inflight: AtomicUsize::new(0),
+        served: AtomicU64::new(0),
+        stopping: AtomicBool::new(false),
+        closed: AtomicBool::new(false),
+        store,
+    }))
+}
+
+/// Where clients in the cluster are told to go.
+fn advertised(flags: &Flags) -> Advertised {
+    let address = flags.advertise_address.or((!flags.bind_address.is_unspecified()).then_some(flags.bind_address));
+    Advertised { address: address.unwrap_or(IpAddr::from([127, 0, 0, 1])), port: flags.secure_port }
+}
+
+/// Forgets history every five minutes, always keeping the last interval's.
+async fn compact(store: Store) {
+    let mut keep_from = store.revision();
+    loop {
+        tokio::time::sleep(COMPACT_EVERY).await;
+        let now = store.revision();
+        if let Err(error) = store.compact(keep_from).await {
+            tracing::warn!(%error, "the store's history could not be compacted");
+        }
+        keep_from = now;
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ServeError> {
+    std::fs::read(path).map_err(|source| ServeError::Read { path: path.display().to_string(), source })
+}

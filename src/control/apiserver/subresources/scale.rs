@@ -1,0 +1,99 @@
+//! `/scale`: the one number that matters to `kubectl scale` and autoscalers, as `autoscaling/v1` Scale.
+
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::api::selector::LabelSelector;
+use crate::api::status::{Cause, Result, Status};
+use crate::control::apiserver::call::Call;
+use crate::control::apiserver::handlers::options::WriteOptions;
+use crate::control::apiserver::handlers::patch::Patch;
+use crate::control::apiserver::handlers::update::{self, Edit, Outcome};
+use crate::control::apiserver::handlers::{body, get, meta};
+use crate::control::apiserver::registry::Resource;
+use crate::control::apiserver::{encode, respond};
+
+pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
+    if call.info.verb == "get" {
+        let object = encode::object(&get::find(call, row)?)?;
+        return Ok(respond::value(StatusCode::OK, &scale_of(&object)));
+    }
+    let options = WriteOptions::read(&call.query)?;
+    let source = match call.info.verb.as_str() {
+        "patch" => Source::Patch(Patch::read(call)?),
+        _ => Source::Scale(body::parse(&call.headers, &call.body)?),
+    };
+    let object = match update::try_change(call, row, &Rescale(source), options).await? {
+        Outcome::Stored(entry) => encode::object(&entry)?,
+        Outcome::Dry(object) => object,
+    };
+    Ok(respond::value(StatusCode::OK, &scale_of(&object)))
+}
+
+enum Source {
+    Scale(Value),
+    Patch(Patch),
+}
+
+/// Sets the number of replicas and nothing else.
+struct Rescale(Source);
+
+impl Edit for Rescale {
+    fn apply(&self, old: &Value) -> Result<Value> {
+        let scale = match &self.0 {
+            Source::Scale(scale) => scale.clone(),
+            Source::Patch(patch) => patch.apply("autoscaling", "Scale", &scale_of(old))?,
+        };
+        let name = meta::text(old, "name");
+        let sent = meta::text(&scale, "name");
+        if !sent.is_empty() && sent != name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({sent}) does not match the name on the URL ({name})"
+            )));
+        }
+        let replicas = match &scale["spec"]["replicas"] {
+            Value::Null => 0,
+            value => value.as_i64().filter(|count| i32::try_from(*count).is_ok()).ok_or_else(|| {
+                Status::bad_request(format!(
+                    "Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal {value} into Go struct field ScaleSpec.spec.replicas of type int32"
+                ))
+            })?,
+        };
+        if replicas < 0 {
+            let cause = Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
+            return Err(Status::invalid("autoscaling", "Scale", name, &[cause]));
+        }
+        let mut object = old.clone();
+        object["spec"]["replicas"] = json!(replicas);
+        let version = scale["metadata"]["resourceVersion"].clone();
+        let insists = match &self.0 {
+            Source::Scale(_) => true,
+            Source::Patch(_) => version != old["metadata"]["resourceVersion"],
+        };
+        meta::set(&mut object, "resourceVersion", if insists { version } else { Value::Null });
+        Ok(object)
+    }
+}
+
+/// The Scale of a workload.
+fn scale_of(object: &Value) -> Value {
+    let metadata = &object["metadata"];
+    let selector = LabelSelector::from_object(object["spec"].get("selector")).map(|selector| selector.to_string());
+    json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"],
+            "creationTimestamp": metadata["creationTimestamp"],
+        },
+        "spec": {"replicas": object["spec"]["replicas"].as_i64().unwrap_or(1)},
+        "status": {
+            "replicas": object["status"]["replicas"].as_i64().unwrap_or(0),
+            "selector": selector.unwrap_or_default(),
+        },
+    })
+}

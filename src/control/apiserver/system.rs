@@ -1,0 +1,119 @@
+//! Objects the API server itself keeps: the first namespaces, and the `kubernetes` Service with its
+//! endpoints (`pkg/controlplane/controller/{systemnamespaces,kubernetesservice}`).
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::handlers::meta;
+use super::server::Api;
+use super::{encode, registry};
+use crate::api::status::{Result, Status};
+use crate::control::store::{Change, Expect, StoreError};
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// Upstream's interval: who deletes the Service sees it come back.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Where the API server can be reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Advertised {
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+/// Makes what is missing and mends what differs, now and every ten seconds.
+pub async fn keep(api: Arc<Api>, at: Advertised) {
+    let mut interval = tokio::time::interval(EVERY);
+    // The first tick is at once, and the start has just done this.
+    interval.tick().await;
+    while !api.stopping() {
+        interval.tick().await;
+        if let Err(error) = ensure(&api, at).await {
+            tracing::warn!(%error, "the server's own objects could not be brought up to date");
+        }
+    }
+}
+
+/// Makes what is missing and mends what differs.
+pub async fn ensure(api: &Arc<Api>, at: Advertised) -> Result<()> {
+    for name in NAMESPACES {
+        let namespace = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
+        create(api, "", "namespaces", namespace).await?;
+    }
+    let first = Ipv4Addr::from(u32::from(api.service_range.network()) + 1);
+    create(api, "", "services", json!({
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": first, "clusterIPs": [first],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
+            "internalTrafficPolicy": "Cluster",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": at.port}],
+        },
+    }))
+    .await?;
+    let ports = json!([{"name": "https", "protocol": "TCP", "port": at.port}]);
+    keep_fields(api, "", "endpoints", json!({
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{"addresses": [{"ip": at.address}], "ports": ports}],
+    }))
+    .await?;
+    keep_fields(api, "discovery.k8s.io", "endpointslices", json!({
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": if at.address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [at.address], "conditions": {"ready": true}}],
+        "ports": ports,
+    }))
+    .await
+}
+
+/// Creates an object unless there is one of that name.
+async fn create(api: &Arc<Api>, group: &str, plural: &str, object: Value) -> Result<()> {
+    let row = registry::by_name(group, plural).ok_or_else(Status::no_such_path)?;
+    let key = row.key(meta::text(&object, "namespace"), meta::text(&object, "name"));
+    if api.store.get(&row.bucket, &key).is_some() {
+        return Ok(());
+    }
+    let mut object = object;
+    object["apiVersion"] = json!(row.api_version());
+    object["kind"] = json!(row.kind);
+    (row.strategy.default)(&mut object);
+    (row.strategy.prepare_create)(&mut object);
+    meta::fill_new(row, &mut object)?;
+    write(api, row, &key, Expect::Absent, &object).await
+}
+
+/// Creates an object, or gives the one there is these top-level fields again.
+async fn keep_fields(api: &Arc<Api>, group: &str, plural: &str, wanted: Value) -> Result<()> {
+    let row = registry::by_name(group, plural).ok_or_else(Status::no_such_path)?;
+    let key = row.key(meta::text(&wanted, "namespace"), meta::text(&wanted, "name"));
+    let Some(entry) = api.store.get(&row.bucket, &key) else { return create(api, group, plural, wanted).await };
+    let old = encode::object(&entry)?;
+    let mut object = old.clone();
+    for (field, value) in wanted.as_object().into_iter().flatten().filter(|(field, _)| *field != "metadata") {
+        object[field] = value.clone();
+    }
+    if object == old {
+        return Ok(());
+    }
+    write(api, row, &key, Expect::Revision(entry.mod_revision), &object).await
+}
+
+async fn write(api: &Arc<Api>, row: &registry::Resource, key: &str, expect: Expect, object: &Value) -> Result<()> {
+    match api.store.write(&row.bucket, key, Some(expect), Change::Put(encode::draft(object))).await {
+        // Somebody else was faster; the next round looks again.
+        Ok(_) | Err(StoreError::Exists | StoreError::Modified { .. } | StoreError::Missing) => Ok(()),
+        Err(error) => Err(Status::internal(error)),
+    }
+}
