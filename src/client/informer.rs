@@ -96,10 +96,6 @@ impl<K: Resource + 'static> Informer<K> {
         self.0.objects.borrow().values().cloned().collect()
     }
 
-    pub fn is_synced(&self) -> bool {
-        self.0.synced.get()
-    }
-
     /// Returns when the first list is complete.
     pub async fn synced(&self) {
         loop {
@@ -254,7 +250,7 @@ mod tests {
         informer.step(Event::InitApply(object("x", 1)), &mut listed);
         informer.step(Event::InitApply(object("y", 2)), &mut listed);
         informer.step(Event::InitDone, &mut listed);
-        assert!(informer.is_synced());
+        assert!(informer.0.synced.get());
         informer.step(Event::Init, &mut listed);
         informer.step(Event::InitApply(object("y", 2)), &mut listed);
         informer.step(Event::InitDone, &mut listed);

@@ -191,7 +191,7 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
         world.synced().await;
         follow_rest(&world, &actor, &collector, &shared).await;
         let Collector { graph, queue } = collector;
-        queue.work("garbage-collector", 16, |uid| collect(&world, &actor, &graph, uid)).await;
+        queue.work("garbage-collector", 16, |uid| collect(&actor, &graph, uid)).await;
     })
 }
 
@@ -256,14 +256,14 @@ fn api_for(client: &Client, object: &Object) -> Api<DynamicObject> {
     }
 }
 
-async fn collect(world: &World, actor: &Actor, graph: &RefCell<Graph>, uid: String) -> Result<Next, kube::Error> {
+async fn collect(actor: &Actor, graph: &RefCell<Graph>, uid: String) -> Result<Next, kube::Error> {
     let Some(object) = graph.borrow().objects.get(&uid).cloned() else { return Ok(Next::Done) };
     let verdict = graph.borrow().judge(&uid);
     match verdict {
         Verdict::Nothing => Ok(Next::Done),
         Verdict::Verify(owners) => {
             for owner in &owners {
-                if exists(world, graph, &object, owner).await? {
+                if exists(actor, graph, &object, owner).await? {
                     // The watch has not shown it yet, or it is of a kind nobody watches.
                     return Ok(Next::Done);
                 }
@@ -294,12 +294,12 @@ async fn collect(world: &World, actor: &Actor, graph: &RefCell<Graph>, uid: Stri
 }
 
 /// Asks the API server itself whether an owner is there.
-async fn exists(world: &World, graph: &RefCell<Graph>, object: &Object, owner: &OwnerReference) -> Result<bool, kube::Error> {
+async fn exists(actor: &Actor, graph: &RefCell<Graph>, object: &Object, owner: &OwnerReference) -> Result<bool, kube::Error> {
     let Some(resource) = graph.borrow().resource(owner) else { return Ok(true) };
     let cluster_wide = graph.borrow().objects.values().any(|one| one.resource == resource && one.namespace.is_none());
     let api: Api<PartialObjectMeta<DynamicObject>> = match (&object.namespace, cluster_wide) {
-        (Some(namespace), false) => Api::namespaced_with(world.identities.own(), namespace, &*resource),
-        _ => Api::all_with(world.identities.own(), &*resource),
+        (Some(namespace), false) => Api::namespaced_with(actor.client.clone(), namespace, &*resource),
+        _ => Api::all_with(actor.client.clone(), &*resource),
     };
     let found = api.get_opt(&owner.name).await?;
     Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&owner.uid)))

@@ -9,10 +9,9 @@ use futures_util::future::{LocalBoxFuture, try_join_all};
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Resource};
-use serde_json::json;
 use tracing::info;
 
 use super::discovered::{Discovered, kinds};
@@ -159,9 +158,14 @@ async fn report(api: &Api<Namespace>, namespace: &Namespace, wanted: Vec<Namespa
     if wanted.iter().all(same) {
         return Ok(());
     }
+    let mut changed = namespace.clone();
+    changed.status.get_or_insert_default().conditions = Some(wanted);
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
-    let patch = json!({"status": {"conditions": wanted}});
-    api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+    match api.replace_status(name, &PostParams::default(), &changed).await {
+        // Somebody wrote it meanwhile: the next look says it again.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 #[cfg(test)]

@@ -7,15 +7,13 @@ mod rolling;
 mod sets;
 mod status;
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use serde_json::json;
+use kube::api::{DeleteParams, PostParams};
 use tracing::info;
 
 use super::{ownership, pods};
@@ -213,8 +211,9 @@ impl Pass<'_> {
         let (namespace, name) = self.place();
         let api: Api<Deployment> = Api::namespaced(self.actor.client.clone(), &namespace);
         if known != Some(&text) {
-            let patch = json!({"metadata": {"annotations": BTreeMap::from([(sets::REVISION, &text)])}});
-            let annotated = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            let mut annotated = self.deployment.clone();
+            annotated.metadata.annotations.get_or_insert_default().insert(sets::REVISION.into(), text);
+            let annotated = api.replace(&name, &PostParams::default(), &annotated).await?;
             self.world.deployments.learn(annotated.clone());
             self.deployment = annotated;
         }
