@@ -34,7 +34,13 @@ impl Down {
         let ran = lab.is_running();
         stop(lab)?;
         let context = kubeconfig::give_back(lab);
-        say(self.output, "down", lab, if ran { "is down; its data is kept" } else { "was not running" }, context)
+        say(
+            self.output,
+            "down",
+            lab,
+            if ran { "is down; its data is kept" } else { "was not running" },
+            context,
+        )
     }
 }
 

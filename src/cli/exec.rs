@@ -97,15 +97,14 @@ fn on_a_terminal(control: &Control, exec: protocol::Exec) -> Outcome {
 /// Carries bytes both ways until the far side has no writer left.
 fn carry(far: &OwnedFd, windows: BorrowedFd<'_>, mut resized: impl FnMut()) -> io::Result<()> {
     let (mut near, mut shown) = (io::stdin().lock(), io::stdout().lock());
-    let (mut keys, mut screen) = (std::fs::File::from(far.try_clone()?), std::fs::File::from(far.try_clone()?));
+    let (mut keys, mut screen) =
+        (std::fs::File::from(far.try_clone()?), std::fs::File::from(far.try_clone()?));
     let mut buffer = [0; 16 * 1024];
     let mut listening = true;
     loop {
         let input = io::stdin();
-        let mut waiting = vec![
-            PollFd::new(far.as_fd(), PollFlags::POLLIN),
-            PollFd::new(windows, PollFlags::POLLIN),
-        ];
+        let mut waiting =
+            vec![PollFd::new(far.as_fd(), PollFlags::POLLIN), PollFd::new(windows, PollFlags::POLLIN)];
         if listening {
             waiting.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
         }

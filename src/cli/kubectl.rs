@@ -26,8 +26,7 @@ impl Kubectl {
         if !lab.exists() {
             return Err(Trouble::not_running(lab));
         }
-        let error =
-            Command::new("kubectl").args(self.arguments).env("KUBECONFIG", lab.kubeconfig()).exec();
+        let error = Command::new("kubectl").args(self.arguments).env("KUBECONFIG", lab.kubeconfig()).exec();
         Err(match error.kind() {
             std::io::ErrorKind::NotFound => Trouble::new(
                 Answer::Failed,

@@ -60,15 +60,20 @@ impl Logs {
         let meant = |role: &&crate::lab::plan::RolePlan| {
             role.name == name && host.as_ref().is_none_or(|host| *host == role.host)
         };
-        let logs: Vec<Log> = plan.roles().filter(meant).map(|role| Log {
-            title: format!("{}@{}", role.name, role.host),
-            path: lab.log(&role.name, &role.host),
-            open: None,
-        }).collect();
+        let logs: Vec<Log> = plan
+            .roles()
+            .filter(meant)
+            .map(|role| Log {
+                title: format!("{}@{}", role.name, role.host),
+                path: lab.log(&role.name, &role.host),
+                open: None,
+            })
+            .collect();
         if !logs.is_empty() {
             return Ok(logs);
         }
-        let mut there: Vec<String> = plan.roles().map(|role| format!("{}@{}", role.name, role.host)).collect();
+        let mut there: Vec<String> =
+            plan.roles().map(|role| format!("{}@{}", role.name, role.host)).collect();
         there.sort();
         let what = format!("there is no role {}", self.role);
         Err(Trouble::new(Answer::Usage, what, format!("one of {}", there.join(", "))))
@@ -91,9 +96,7 @@ impl Log {
     fn begin(&mut self, tail: Option<usize>) -> io::Result<Vec<u8>> {
         let text = self.more()?;
         let Some(tail) = tail else { return Ok(text) };
-        let lines: Vec<Vec<u8>> = BufReader::new(text.as_slice())
-            .split(b'\n')
-            .collect::<io::Result<_>>()?;
+        let lines: Vec<Vec<u8>> = BufReader::new(text.as_slice()).split(b'\n').collect::<io::Result<_>>()?;
         let last = lines.iter().skip(lines.len().saturating_sub(tail));
         Ok(last.flat_map(|line| line.iter().copied().chain([b'\n'])).collect())
     }

@@ -199,8 +199,11 @@ pub fn run() -> anyhow::Result<ExitCode> {
 
 impl Which {
     fn lab(&self) -> Result<LabDir, Trouble> {
-        LabDir::new(&self.lab, self.state_dir.as_deref())
-            .map_err(|error| Trouble { error: error.into(), answer: Answer::Usage, remedy: None })
+        LabDir::new(&self.lab, self.state_dir.as_deref()).map_err(|error| Trouble {
+            error: error.into(),
+            answer: Answer::Usage,
+            remedy: None,
+        })
     }
 }
 
@@ -255,6 +258,9 @@ mod tests {
     fn kubectls_arguments_are_passed_on_as_they_are() {
         let cli = Cli::try_parse_from(["minilab", "--lab", "x", "kubectl", "get", "-o", "json", "--help"]);
         let Ok(Cli { command: Command::Kubectl(kubectl), which }) = cli else { panic!("it is kubectl") };
-        assert_eq!((which.lab.as_str(), kubectl.arguments()), ("x", &["get", "-o", "json", "--help"].map(String::from)[..]));
+        assert_eq!(
+            (which.lab.as_str(), kubectl.arguments()),
+            ("x", &["get", "-o", "json", "--help"].map(String::from)[..])
+        );
     }
 }

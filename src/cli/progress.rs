@@ -106,7 +106,9 @@ impl Progress {
         self.step += 1;
         let took_ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
         match self.how {
-            How::Terminal { colour: true } => eprintln!(" \x1b[32m✓\x1b[0m {name} \x1b[2m{took_ms} ms\x1b[0m"),
+            How::Terminal { colour: true } => {
+                eprintln!(" \x1b[32m✓\x1b[0m {name} \x1b[2m{took_ms} ms\x1b[0m")
+            }
             How::Terminal { colour: false } => eprintln!(" ✓ {name} {took_ms} ms"),
             How::Plain => eprintln!(" • {name} {took_ms} ms"),
             How::Silent => {}

@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::TryStreamExt;
 use k8s_openapi::api::core::v1::Node;
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use serde::Serialize;
 

@@ -165,12 +165,17 @@ impl Up {
     }
 
     fn checked(&self, spec: Spec) -> Result<(Spec, Port), Trouble> {
-        let settings = spec
-            .check()
-            .map_err(|error| Trouble { error: error.into(), answer: Answer::Usage, remedy: None })?;
+        let settings = spec.check().map_err(|error| Trouble {
+            error: error.into(),
+            answer: Answer::Usage,
+            remedy: None,
+        })?;
         let waiting = settings.unplanned();
         if !waiting.is_empty() {
-            eprintln!("warning: this version cannot set {} yet; they stay as kubeadm has them", waiting.join(", "));
+            eprintln!(
+                "warning: this version cannot set {} yet; they stay as kubeadm has them",
+                waiting.join(", ")
+            );
         }
         let port = if self.port.is_some() { Port::Exactly(spec.port) } else { Port::From(spec.port) };
         Ok((spec, port))
@@ -198,7 +203,10 @@ impl Up {
             Ok(missing) => Err(Trouble::new(
                 Answer::NotRunning,
                 format_args!("not Ready after {} s: {}", self.timeout, missing.join(", ")),
-                format!("`minilab logs kubelet@{}` and `minilab status` say why; the lab still runs", missing[0]),
+                format!(
+                    "`minilab logs kubelet@{}` and `minilab status` say why; the lab still runs",
+                    missing[0]
+                ),
             )),
             Err(error) => Err(Trouble {
                 error,
@@ -247,7 +255,9 @@ impl Up {
             None => format!("minilab{option} kubectl"),
         };
         eprintln!("\n  {kubectl} get nodes -o wide");
-        eprintln!("  {kubectl} run web --image=minilab/toolbox --restart=Never -- sh -c 'while :; do date; sleep 1; done'");
+        eprintln!(
+            "  {kubectl} run web --image=minilab/toolbox --restart=Never -- sh -c 'while :; do date; sleep 1; done'"
+        );
         eprintln!("  minilab{option} down");
     }
 
@@ -304,7 +314,8 @@ fn follow(launch: &Launch, spec: &mut Spec, progress: &mut Progress) -> Result<(
                 progress.tell_done(&format!("{role}@{host} serves"), Duration::from_micros(micros));
             }
             Some(Report::Ended { role, host, how, log }) => {
-                progress.note(&format!("{role}@{host} ended ({how}) and is started again: {}", log.display()));
+                progress
+                    .note(&format!("{role}@{host} ended ({how}) and is started again: {}", log.display()));
             }
             Some(Report::Up { .. }) => {
                 progress.done("Every role serves");
@@ -336,7 +347,8 @@ fn in_words(plan: &Plan) -> String {
                     _ => Err(std::io::ErrorKind::NotFound.into()),
                 }
             };
-            let argv = role.command.argv(planned).map_or_else(|error| error.to_string(), |argv| argv.join(" "));
+            let argv =
+                role.command.argv(planned).map_or_else(|error| error.to_string(), |argv| argv.join(" "));
             let _ = writeln!(text, "  role {argv}");
         }
     }

@@ -87,8 +87,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 fn keep(args: &Args, launch: &PacketSocket) -> Result<(), Failure> {
     let meta = fs::metadata(&args.state).with_context(|| format!("read {}", args.state.display()))?;
     let owner = Owner { uid: meta.uid().into(), gid: meta.gid().into(), home: None, through_sudo: false };
-    let lab =
-        LabDir { name: args.lab.clone(), owner, state: args.state.clone() };
+    let lab = LabDir { name: args.lab.clone(), owner, state: args.state.clone() };
     let lock = lab.hold()?.with_context(|| format!("lab {} is already running", lab.name))?;
     let listener = listen(args)?;
     let port = listener.local_addr()?.port();

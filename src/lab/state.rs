@@ -176,7 +176,8 @@ impl LabDir {
         self.owner.adopt(&path).map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut lock) => {
-                let said = lock.set_len(0).and_then(|()| lock.write_all(std::process::id().to_string().as_bytes()));
+                let said =
+                    lock.set_len(0).and_then(|()| lock.write_all(std::process::id().to_string().as_bytes()));
                 said.map_err(failed)?;
                 Ok(Some(Lock(lock)))
             }

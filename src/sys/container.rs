@@ -75,8 +75,7 @@ pub fn control_terminal(terminal: impl AsFd) -> io::Result<()> {
 /// Puts descriptors at standard input, output and error.
 pub fn place_stdio(stdio: [&OwnedFd; 3]) -> io::Result<()> {
     // Lifted first: one of them may sit on another's number.
-    let lifted: Vec<OwnedFd> =
-        stdio.iter().map(|fd| lift(fd.as_raw_fd())).collect::<io::Result<_>>()?;
+    let lifted: Vec<OwnedFd> = stdio.iter().map(|fd| lift(fd.as_raw_fd())).collect::<io::Result<_>>()?;
     for (fd, number) in lifted.iter().zip(0..) {
         place(fd, number)?;
     }

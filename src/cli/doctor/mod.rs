@@ -81,7 +81,8 @@ fn print(finding: &Finding) {
 
 /// What `up` looks at before it makes anything: exit 5 with the remedy when a lab cannot be.
 pub fn quick(lab: &LabDir) -> Result<(), Trouble> {
-    let missing = [namespaces_allowed(), room(lab)].into_iter().find(|finding| finding.verdict == Verdict::Missing);
+    let missing =
+        [namespaces_allowed(), room(lab)].into_iter().find(|finding| finding.verdict == Verdict::Missing);
     match missing {
         None => Ok(()),
         Some(finding) => {
@@ -152,7 +153,9 @@ fn room(lab: &LabDir) -> Finding {
     let name = "room for the lab's data";
     let there = lab.state.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
     match statvfs(there) {
-        Err(error) => finding(name, Verdict::Missing, format!("{}: {error}", there.display()), "use --state-dir DIR"),
+        Err(error) => {
+            finding(name, Verdict::Missing, format!("{}: {error}", there.display()), "use --state-dir DIR")
+        }
         Ok(stat) => {
             let free = stat.blocks_available() * stat.fragment_size();
             // Some file systems count no inodes and say 0 of 0.
@@ -187,14 +190,20 @@ fn ids() -> Finding {
     let all = on_path("newuidmap") && on_path("newgidmap") && listed("/etc/subuid") && listed("/etc/subgid");
     match all {
         true => finding(name, Verdict::Good, "65,537 through newuidmap", ""),
-        false => finding(name, Verdict::Lacking, "one: pods whose user is not root get no files of their own", remedy),
+        false => finding(
+            name,
+            Verdict::Lacking,
+            "one: pods whose user is not root get no files of their own",
+            remedy,
+        ),
     }
 }
 
 fn inotify() -> Finding {
     let instances = read("/proc/sys/fs/inotify/max_user_instances").and_then(|text| text.parse::<u32>().ok());
     let verdict = if instances.is_none_or(|count| count >= 64) { Verdict::Good } else { Verdict::Lacking };
-    let found = format!("{} inotify instances", instances.map_or("unlimited".into(), |count| count.to_string()));
+    let found =
+        format!("{} inotify instances", instances.map_or("unlimited".into(), |count| count.to_string()));
     finding("file watching", verdict, found, "sudo sysctl -w fs.inotify.max_user_instances=512")
 }
 
@@ -209,7 +218,9 @@ fn cgroups() -> Finding {
     let remedy = "run under a systemd user session: systemd-run --user --scope -p Delegate=yes minilab up";
     match writable {
         true => finding("cgroups", Verdict::Good, "delegated", ""),
-        false => finding("cgroups", Verdict::Lacking, "not delegated: limits of pods are not enforced", remedy),
+        false => {
+            finding("cgroups", Verdict::Lacking, "not delegated: limits of pods are not enforced", remedy)
+        }
     }
 }
 
@@ -220,7 +231,9 @@ fn kubectl() -> Finding {
         .and_then(|tree| tree["clientVersion"]["gitVersion"].as_str().map(str::to_owned));
     match version {
         Some(version) => finding("kubectl", Verdict::Good, version, ""),
-        None => finding("kubectl", Verdict::Lacking, "not on PATH", "https://kubernetes.io/docs/tasks/tools/"),
+        None => {
+            finding("kubectl", Verdict::Lacking, "not on PATH", "https://kubernetes.io/docs/tasks/tools/")
+        }
     }
 }
 
@@ -228,7 +241,12 @@ fn kubectl() -> Finding {
 fn probe(lab: &LabDir) -> Vec<Finding> {
     let near = lab.state.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/tmp")).to_owned();
     run_probe(&near).unwrap_or_else(|error| {
-        vec![finding("kernel features", Verdict::Missing, format!("the probe failed: {error:#}"), "run it as root")]
+        vec![finding(
+            "kernel features",
+            Verdict::Missing,
+            format!("the probe failed: {error:#}"),
+            "run it as root",
+        )]
     })
 }
 

@@ -103,11 +103,15 @@ fn overlay(near: &Path) -> anyhow::Result<String> {
         for part in ["lower", "upper", "work", "merged"] {
             std::fs::create_dir_all(dir.join(part))?;
         }
-        let options = format!(
-            "lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work,userxattr",
-            dir.display()
-        );
-        mount(Some("overlay"), &dir.join("merged"), Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
+        let options =
+            format!("lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work,userxattr", dir.display());
+        mount(
+            Some("overlay"),
+            &dir.join("merged"),
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )?;
         std::fs::write(dir.join("merged/file"), "written")?;
         umount2(&dir.join("merged"), MntFlags::MNT_DETACH)?;
         mount(Some("tmpfs"), &dir.join("merged"), Some("tmpfs"), MsFlags::empty(), NONE)?;

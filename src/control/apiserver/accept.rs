@@ -21,7 +21,8 @@ pub enum Shape {
 /// # Errors
 /// 406 when there is none (a client that wants protobuf and nothing else).
 pub fn shape(headers: &HeaderMap) -> Result<Shape, Status> {
-    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+    let mut accepted =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
     if accepted.peek().is_none() {
         return Ok(Shape::Object);
     }

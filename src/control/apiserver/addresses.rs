@@ -47,13 +47,19 @@ impl Drop for Held {
 }
 
 /// Gives a Service what it needs; other kinds need nothing. Keep the answer until the write is over.
-pub fn allocate(api: &Arc<Api>, row: &Resource, service: &mut Value, old: Option<&Value>) -> Result<Option<Held>> {
+pub fn allocate(
+    api: &Arc<Api>,
+    row: &Resource,
+    service: &mut Value,
+    old: Option<&Value>,
+) -> Result<Option<Held>> {
     if row.kind != "Service" || !row.group.is_empty() {
         return Ok(None);
     }
     if service["spec"]["type"] == "ExternalName" {
         let spec = service["spec"].as_object_mut();
-        spec.into_iter().for_each(|spec| ["clusterIP", "clusterIPs"].iter().for_each(|field| drop(spec.remove(*field))));
+        spec.into_iter()
+            .for_each(|spec| ["clusterIP", "clusterIPs"].iter().for_each(|field| drop(spec.remove(*field))));
         return Ok(None);
     }
     if let Some(old) = old {
@@ -138,12 +144,19 @@ struct Taken {
 impl Taken {
     fn read(api: &Api, service: &Value, promised: &Promised) -> Self {
         let mut taken = Self { addresses: promised.addresses.clone(), ports: promised.ports.clone() };
-        let own = format!("{}/{}", super::handlers::meta::text(service, "namespace"), super::handlers::meta::text(service, "name"));
-        let services = super::registry::find("", "v1", "services").map(|row| row.bucket.as_str()).unwrap_or_default();
+        let own = format!(
+            "{}/{}",
+            super::handlers::meta::text(service, "namespace"),
+            super::handlers::meta::text(service, "name")
+        );
+        let services =
+            super::registry::find("", "v1", "services").map(|row| row.bucket.as_str()).unwrap_or_default();
         let Ok(page) = api.store.list(services, "", None, None, None) else { return taken };
         for entry in page.entries.iter().filter(|entry| *entry.key != *own) {
             let Ok(other) = serde_json::from_slice::<Value>(&entry.value) else { continue };
-            taken.addresses.extend(other["spec"]["clusterIP"].as_str().and_then(|text| text.parse::<Ipv4Addr>().ok()));
+            taken
+                .addresses
+                .extend(other["spec"]["clusterIP"].as_str().and_then(|text| text.parse::<Ipv4Addr>().ok()));
             let ports = other["spec"]["ports"].as_array().into_iter().flatten();
             taken.ports.extend(ports.filter_map(|port| u16::try_from(port["nodePort"].as_u64()?).ok()));
         }
@@ -164,9 +177,8 @@ fn cluster_ip(range: Ipv4Net, service: &mut Value, taken: &Taken) -> Result<Opti
             return Ok(None);
         }
         Some(text) => check(range, text, taken).map_err(|why| refuse(service, text, &why))?,
-        None => pick(range, taken).ok_or_else(|| {
-            Status::internal("failed to allocate a serviceIP: range is full")
-        })?,
+        None => pick(range, taken)
+            .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?,
     };
     single_stack(service, &address.to_string());
     Ok(Some(address))
@@ -186,9 +198,13 @@ fn single_stack(service: &mut Value, address: &str) {
 
 fn check(range: Ipv4Net, text: &str, taken: &Taken) -> std::result::Result<Ipv4Addr, String> {
     let failed = |why: &str| format!("failed to allocate IP {text}: {why}");
-    let address: Ipv4Addr = text.parse().map_err(|_| "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned())?;
+    let address: Ipv4Addr = text
+        .parse()
+        .map_err(|_| "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned())?;
     if !range.contains(&address) || address == range.network() || address == range.broadcast() {
-        return Err(failed(&format!("the provided IP ({text}) is not in the valid range. The range of valid IPs is {range}")));
+        return Err(failed(&format!(
+            "the provided IP ({text}) is not in the valid range. The range of valid IPs is {range}"
+        )));
     }
     match taken.addresses.contains(&address) {
         true => Err(failed("provided IP is already allocated")),
@@ -202,7 +218,9 @@ fn pick(range: Ipv4Net, taken: &Taken) -> Option<Ipv4Addr> {
     let first = u32::from(range.network()) + 1;
     let count = u32::from(range.broadcast()).checked_sub(first)?;
     let by_hand = (count / 16).clamp(16, 256).min(count);
-    let free = |offset: u32| Some(Ipv4Addr::from(first + offset)).filter(|address| !taken.addresses.contains(address));
+    let free = |offset: u32| {
+        Some(Ipv4Addr::from(first + offset)).filter(|address| !taken.addresses.contains(address))
+    };
     let upper = count - by_hand;
     let start = random() % upper.max(1);
     let upper = (0..upper).map(|step| by_hand + (start + step) % upper);
@@ -225,14 +243,21 @@ fn node_ports(service: &mut Value, taken: &Taken) -> Result<Vec<u16>> {
         };
         let own = match asked.map(u16::try_from) {
             Some(Ok(port)) if NODE_PORTS.contains(&port) && free(&port) => port,
-            Some(Ok(port)) if NODE_PORTS.contains(&port) => return Err(refuse("provided port is already allocated")),
+            Some(Ok(port)) if NODE_PORTS.contains(&port) => {
+                return Err(refuse("provided port is already allocated"));
+            }
             Some(_) => {
-                return Err(refuse("provided port is not in the valid range. The range of valid ports is 30000-32767"));
+                return Err(refuse(
+                    "provided port is not in the valid range. The range of valid ports is 30000-32767",
+                ));
             }
             None => {
                 let start = (random() % NODE_PORTS.len() as u32) as u16;
-                let mut ports = (0..NODE_PORTS.len() as u16).map(|step| 30000 + (start + step) % NODE_PORTS.len() as u16);
-                ports.find(free).ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?
+                let mut ports =
+                    (0..NODE_PORTS.len() as u16).map(|step| 30000 + (start + step) % NODE_PORTS.len() as u16);
+                ports
+                    .find(free)
+                    .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?
             }
         };
         port["nodePort"] = json!(own);
@@ -282,7 +307,9 @@ mod tests {
         let range: Ipv4Net = "10.96.0.0/12".parse().unwrap();
         let mut taken = nothing();
         taken.addresses.insert([10, 96, 0, 10].into());
-        for (address, why) in [("10.96.0.10", "already allocated"), ("1.2.3.4", "is not in the valid range"), ("x", "valid IP")] {
+        for (address, why) in
+            [("10.96.0.10", "already allocated"), ("1.2.3.4", "is not in the valid range"), ("x", "valid IP")]
+        {
             let mut service = json!({"metadata": {"name": "a"}, "spec": {"clusterIP": address}});
             let status = cluster_ip(range, &mut service, &taken).unwrap_err();
             assert!(status.code == 422 && status.message.contains(why), "{}", status.message);

@@ -19,7 +19,7 @@ use super::handlers::body;
 use super::request::{Query, RequestInfo};
 use super::server::Api;
 use super::user::UserInfo;
-use super::{handlers, health, respond};
+use super::{discovery, handlers, health, respond};
 use crate::api::status::{Result, Status};
 use crate::net::Peer;
 
@@ -35,7 +35,8 @@ pub async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Response {
         Ok(user) => user,
         Err(status) => return refused(&status),
     };
-    let mut call = Call { api, user, info, method: head.method, query, headers: head.headers, body: Bytes::new() };
+    let mut call =
+        Call { api, user, info, method: head.method, query, headers: head.headers, body: Bytes::new() };
     audit(&call);
     let outcome = async {
         authorize(&call, peer.map_or("secure", |peer| peer.listener))?;
@@ -92,7 +93,7 @@ async fn route(call: &Call) -> Result<Response> {
     if let Some(answer) = health::answer(call) {
         return answer;
     }
-    Err(Status::no_such_path())
+    discovery::answer(call)
 }
 
 /// Upstream indents for `?pretty`, and unasked for what people read: curl, wget, browsers.

@@ -15,7 +15,8 @@ pub const VERSION: &str = "v1.36.2";
 /// Answers a path that is no resource's, if it is one of these.
 pub fn answer(call: &Call) -> Option<Result<Response>> {
     let path = call.info.path.trim_end_matches('/');
-    let (first, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
+    let (first, rest) =
+        path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
     Some(match (first, rest) {
         ("livez" | "readyz" | "healthz", "") => Ok(checks(call, first)),
         ("livez" | "readyz" | "healthz", name) => one(&call.api, name),
@@ -53,7 +54,9 @@ fn checks(call: &Call, name: &str) -> Response {
     }
     match failed {
         true => respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}{name} check failed\n")),
-        false if call.query.get("verbose").is_some() => respond::text(StatusCode::OK, format!("{text}{name} check passed\n")),
+        false if call.query.get("verbose").is_some() => {
+            respond::text(StatusCode::OK, format!("{text}{name} check passed\n"))
+        }
         false => respond::text(StatusCode::OK, "ok"),
     }
 }
@@ -62,30 +65,35 @@ fn one(api: &Api, name: &str) -> Result<Response> {
     let found = all(api).into_iter().find(|(check, _)| *check == name).ok_or_else(Status::no_such_path)?;
     Ok(match found.1 {
         None => respond::text(StatusCode::OK, "ok"),
-        Some(why) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}\n")),
+        Some(why) => {
+            respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}\n"))
+        }
     })
 }
 
 fn version() -> Response {
-    respond::value(StatusCode::OK, &json!({
-        "major": "1",
-        "minor": "36",
-        "emulationMajor": "1",
-        "emulationMinor": "36",
-        "minCompatibilityMajor": "1",
-        "minCompatibilityMinor": "35",
-        "gitVersion": VERSION,
-        "gitCommit": "",
-        "gitTreeState": "clean",
-        "buildDate": "1970-01-01T00:00:00Z",
-        "goVersion": "",
-        "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
+    respond::value(
+        StatusCode::OK,
+        &json!({
+            "major": "1",
+            "minor": "36",
+            "emulationMajor": "1",
+            "emulationMinor": "36",
+            "minCompatibilityMajor": "1",
+            "minCompatibilityMinor": "35",
+            "gitVersion": VERSION,
+            "gitCommit": "",
+            "gitTreeState": "clean",
+            "buildDate": "1970-01-01T00:00:00Z",
+            "goVersion": "",
+            "compiler": "rustc",
+            "platform": format!("{}/{}", std::env::consts::OS, match std::env::consts::ARCH {
+                "x86_64" => "amd64",
+                "aarch64" => "arm64",
+                other => other,
+            }),
         }),
-    }))
+    )
 }
 
 /// The few numbers that say how the server is doing, under upstream's names.

@@ -55,7 +55,9 @@ impl Lists {
         let now = store.revision();
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         let hit = kept.get(&row.bucket).and_then(|prefixes| prefixes.get(prefix));
-        if let Some(hit) = hit.filter(|kept| kept.last_change == last_change && kept.list.revision + STILL_FRESH > now) {
+        if let Some(hit) =
+            hit.filter(|kept| kept.last_change == last_change && kept.list.revision + STILL_FRESH > now)
+        {
             return Ok(hit.list.clone());
         }
         drop(kept);

@@ -10,12 +10,14 @@ pub mod authz;
 pub mod bootstrap;
 pub mod call;
 mod chain;
+mod discovery;
 mod encode;
 mod flags;
 mod handlers;
 mod health;
 mod lists;
 mod lookup;
+mod openapi;
 pub mod registry;
 pub mod request;
 pub mod respond;
@@ -46,7 +48,8 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
         }
     };
     // Several threads, so that one heavy request never stalls a kubelet's lease.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;

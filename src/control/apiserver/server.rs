@@ -130,7 +130,9 @@ impl Prepared {
         let identity =
             Identity { cert_pem: read(&flags.tls_cert_file)?, key_pem: read(&flags.tls_private_key_file)? };
         let cert = ServingCert::new(&identity)?;
-        let server = |name| Server::new(cert.clone(), Protocols::H2AndH1, name).map(|server| server.with_grace(GRACE + DRAIN));
+        let server = |name| {
+            Server::new(cert.clone(), Protocols::H2AndH1, name).map(|server| server.with_grace(GRACE + DRAIN))
+        };
         let mut listeners = Vec::new();
         for (name, listener) in inherit::listeners() {
             let name = if name == "host" { "host" } else { "secure" };
@@ -147,14 +149,16 @@ impl Prepared {
     pub async fn serve(self, stop: CancellationToken) -> Result<(), ServeError> {
         let directory = self.flags.minilab_store_dir.clone();
         let opened = tokio::task::spawn_blocking(move || Store::open(&directory)).await;
-        let store = opened.map_err(|error| std::io::Error::other(error.to_string())).map_err(|source| {
-            ServeError::Read { path: self.flags.minilab_store_dir.display().to_string(), source }
-        })??;
+        let store =
+            opened.map_err(|error| std::io::Error::other(error.to_string())).map_err(|source| {
+                ServeError::Read { path: self.flags.minilab_store_dir.display().to_string(), source }
+            })??;
         let api = build_api(&self.flags, store)?;
         let at = advertised(&self.flags);
         system::ensure(&api, at).await.map_err(ServeError::Own)?;
         super::bootstrap::reconcile(&api.store).await?;
-        let background = [tokio::spawn(system::keep(api.clone(), at)), tokio::spawn(compact(api.store.clone()))];
+        let background =
+            [tokio::spawn(system::keep(api.clone(), at)), tokio::spawn(compact(api.store.clone()))];
         let mut serving = tokio::task::JoinSet::new();
         for (name, listener, server) in self.listeners {
             tracing::info!(listener = name, address = ?listener.local_addr(), "Serving securely");
@@ -213,7 +217,8 @@ fn build_api(flags: &Flags, store: Store) -> Result<Arc<Api>, ServeError> {
 
 /// Where clients in the cluster are told to go.
 fn advertised(flags: &Flags) -> Advertised {
-    let address = flags.advertise_address.or((!flags.bind_address.is_unspecified()).then_some(flags.bind_address));
+    let address =
+        flags.advertise_address.or((!flags.bind_address.is_unspecified()).then_some(flags.bind_address));
     Advertised { address: address.unwrap_or(IpAddr::from([127, 0, 0, 1])), port: flags.secure_port }
 }
 

@@ -26,7 +26,13 @@ pub fn one(call: &Call, row: &Resource, code: StatusCode, body: Bytes) -> Result
         Shape::Table => {
             let object = parse(&body)?;
             let version = object["metadata"]["resourceVersion"].clone();
-            let table = table::of(row, &[object], &json!({"resourceVersion": version}), include(call)?, Timestamp::now());
+            let table = table::of(
+                row,
+                &[object],
+                &json!({"resourceVersion": version}),
+                include(call)?,
+                Timestamp::now(),
+            );
             Ok(respond::value(code, &table))
         }
     }
@@ -45,20 +51,27 @@ pub fn list(call: &Call, row: &'static Resource, shape: Shape, found: &Found) ->
             Ok(respond::pieces(Pieces::new([head, found.encode().items, Bytes::from_static(b"]}")])))
         }
         Shape::Table => {
-            let table = table::of(row, &parse_all(&found.entries)?, &metadata, include(call)?, Timestamp::now());
+            let table =
+                table::of(row, &parse_all(&found.entries)?, &metadata, include(call)?, Timestamp::now());
             Ok(respond::value(StatusCode::OK, &table))
         }
         Shape::Metadata => {
             let items: Vec<Value> = parse_all(&found.entries)?.iter().map(metadata_only).collect();
-            Ok(respond::value(StatusCode::OK, &json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items,
-            })))
+            Ok(respond::value(
+                StatusCode::OK,
+                &json!({
+                    "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items,
+                }),
+            ))
         }
         Shape::Yaml => {
             let items = parse_all(&found.entries)?;
-            yaml(StatusCode::OK, &json!({
-                "kind": row.list_kind, "apiVersion": row.api_version(), "metadata": metadata, "items": items,
-            }))
+            yaml(
+                StatusCode::OK,
+                &json!({
+                    "kind": row.list_kind, "apiVersion": row.api_version(), "metadata": metadata, "items": items,
+                }),
+            )
         }
     }
 }

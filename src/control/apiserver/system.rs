@@ -44,37 +44,52 @@ pub async fn ensure(api: &Arc<Api>, at: Advertised) -> Result<()> {
         create(api, "", "namespaces", namespace).await?;
     }
     let first = Ipv4Addr::from(u32::from(api.service_range.network()) + 1);
-    create(api, "", "services", json!({
-        "metadata": {
-            "name": "kubernetes", "namespace": "default",
-            "labels": {"component": "apiserver", "provider": "kubernetes"},
-        },
-        "spec": {
-            "type": "ClusterIP", "clusterIP": first, "clusterIPs": [first],
-            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
-            "internalTrafficPolicy": "Cluster",
-            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": at.port}],
-        },
-    }))
+    create(
+        api,
+        "",
+        "services",
+        json!({
+            "metadata": {
+                "name": "kubernetes", "namespace": "default",
+                "labels": {"component": "apiserver", "provider": "kubernetes"},
+            },
+            "spec": {
+                "type": "ClusterIP", "clusterIP": first, "clusterIPs": [first],
+                "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
+                "internalTrafficPolicy": "Cluster",
+                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": at.port}],
+            },
+        }),
+    )
     .await?;
     let ports = json!([{"name": "https", "protocol": "TCP", "port": at.port}]);
-    keep_fields(api, "", "endpoints", json!({
-        "metadata": {
-            "name": "kubernetes", "namespace": "default",
-            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
-        },
-        "subsets": [{"addresses": [{"ip": at.address}], "ports": ports}],
-    }))
+    keep_fields(
+        api,
+        "",
+        "endpoints",
+        json!({
+            "metadata": {
+                "name": "kubernetes", "namespace": "default",
+                "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+            },
+            "subsets": [{"addresses": [{"ip": at.address}], "ports": ports}],
+        }),
+    )
     .await?;
-    keep_fields(api, "discovery.k8s.io", "endpointslices", json!({
-        "metadata": {
-            "name": "kubernetes", "namespace": "default",
-            "labels": {"kubernetes.io/service-name": "kubernetes"},
-        },
-        "addressType": if at.address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [at.address], "conditions": {"ready": true}}],
-        "ports": ports,
-    }))
+    keep_fields(
+        api,
+        "discovery.k8s.io",
+        "endpointslices",
+        json!({
+            "metadata": {
+                "name": "kubernetes", "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "kubernetes"},
+            },
+            "addressType": if at.address.is_ipv4() { "IPv4" } else { "IPv6" },
+            "endpoints": [{"addresses": [at.address], "conditions": {"ready": true}}],
+            "ports": ports,
+        }),
+    )
     .await
 }
 
@@ -98,7 +113,9 @@ async fn create(api: &Arc<Api>, group: &str, plural: &str, object: Value) -> Res
 async fn keep_fields(api: &Arc<Api>, group: &str, plural: &str, wanted: Value) -> Result<()> {
     let row = registry::by_name(group, plural).ok_or_else(Status::no_such_path)?;
     let key = row.key(meta::text(&wanted, "namespace"), meta::text(&wanted, "name"));
-    let Some(entry) = api.store.get(&row.bucket, &key) else { return create(api, group, plural, wanted).await };
+    let Some(entry) = api.store.get(&row.bucket, &key) else {
+        return create(api, group, plural, wanted).await;
+    };
     let old = encode::object(&entry)?;
     let mut object = old.clone();
     for (field, value) in wanted.as_object().into_iter().flatten().filter(|(field, _)| *field != "metadata") {
@@ -110,7 +127,13 @@ async fn keep_fields(api: &Arc<Api>, group: &str, plural: &str, wanted: Value) -
     write(api, row, &key, Expect::Revision(entry.mod_revision), &object).await
 }
 
-async fn write(api: &Arc<Api>, row: &registry::Resource, key: &str, expect: Expect, object: &Value) -> Result<()> {
+async fn write(
+    api: &Arc<Api>,
+    row: &registry::Resource,
+    key: &str,
+    expect: Expect,
+    object: &Value,
+) -> Result<()> {
     match api.store.write(&row.bucket, key, Some(expect), Change::Put(encode::draft(object))).await {
         // Somebody else was faster; the next round looks again.
         Ok(_) | Err(StoreError::Exists | StoreError::Modified { .. } | StoreError::Missing) => Ok(()),

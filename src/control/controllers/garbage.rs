@@ -91,7 +91,8 @@ impl Graph {
             }
             if object.finalizers.iter().any(|one| one == FOREGROUND) {
                 let blocks = |dependent: &&String| {
-                    let owners = self.objects.get(*dependent).map(|one| one.owners.as_slice()).unwrap_or_default();
+                    let owners =
+                        self.objects.get(*dependent).map(|one| one.owners.as_slice()).unwrap_or_default();
                     owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
                 };
                 let blocking: Vec<String> = dependents.iter().filter(blocks).cloned().collect();
@@ -108,12 +109,15 @@ impl Graph {
         let gone: Vec<OwnerReference> =
             object.owners.iter().filter(|owner| !self.objects.contains_key(&owner.uid)).cloned().collect();
         let waiting = object.owners.iter().any(|owner| {
-            let waits = |owner: &Object| owner.leaving && owner.finalizers.iter().any(|one| one == FOREGROUND);
+            let waits =
+                |owner: &Object| owner.leaving && owner.finalizers.iter().any(|one| one == FOREGROUND);
             self.objects.get(&owner.uid).is_some_and(waits)
         });
         match (gone.len() == object.owners.len(), waiting) {
             (true, _) => Verdict::Verify(gone),
-            (false, true) if gone.len() + 1 >= object.owners.len() => Verdict::Delete(PropagationPolicy::Background),
+            (false, true) if gone.len() + 1 >= object.owners.len() => {
+                Verdict::Delete(PropagationPolicy::Background)
+            }
             _ => Verdict::Nothing,
         }
     }
@@ -145,7 +149,9 @@ impl Collector {
         self.graph.borrow_mut().resources.push(resource.clone());
         let this = self.clone();
         let known = resource.clone();
-        informer.on_change(move |old, new| this.changed(&known, old.map(|one| one.meta()), new.map(|one| one.meta())));
+        informer.on_change(move |old, new| {
+            this.changed(&known, old.map(|one| one.meta()), new.map(|one| one.meta()))
+        });
         // What is there already.
         for object in informer.all() {
             self.changed(&resource, None, Some(object.meta()));
@@ -206,7 +212,9 @@ fn follow_shared(world: &World, collector: &Collector) -> Vec<String> {
             vec![$(resource::<$kind>().plural),+]
         }};
     }
-    use k8s_openapi::api::{apps::v1 as apps, certificates::v1 as certificates, core::v1 as core, discovery::v1 as discovery};
+    use k8s_openapi::api::{
+        apps::v1 as apps, certificates::v1 as certificates, core::v1 as core, discovery::v1 as discovery,
+    };
     shared!(
         nodes: core::Node,
         pods: core::Pod,
@@ -234,7 +242,9 @@ async fn follow_rest(world: &World, actor: &Actor, collector: &Collector, shared
     };
     let wanted = |kind: &Discovered| {
         let name = &kind.resource.plural;
-        ["list", "watch", "delete"].iter().all(|verb| kind.can(verb)) && !shared.contains(name) && !IGNORED.contains(&name.as_str())
+        ["list", "watch", "delete"].iter().all(|verb| kind.can(verb))
+            && !shared.contains(name)
+            && !IGNORED.contains(&name.as_str())
     };
     let mut informers = Vec::new();
     for kind in all.into_iter().filter(wanted) {
@@ -294,9 +304,15 @@ async fn collect(actor: &Actor, graph: &RefCell<Graph>, uid: String) -> Result<N
 }
 
 /// Asks the API server itself whether an owner is there.
-async fn exists(actor: &Actor, graph: &RefCell<Graph>, object: &Object, owner: &OwnerReference) -> Result<bool, kube::Error> {
+async fn exists(
+    actor: &Actor,
+    graph: &RefCell<Graph>,
+    object: &Object,
+    owner: &OwnerReference,
+) -> Result<bool, kube::Error> {
     let Some(resource) = graph.borrow().resource(owner) else { return Ok(true) };
-    let cluster_wide = graph.borrow().objects.values().any(|one| one.resource == resource && one.namespace.is_none());
+    let cluster_wide =
+        graph.borrow().objects.values().any(|one| one.resource == resource && one.namespace.is_none());
     let api: Api<PartialObjectMeta<DynamicObject>> = match (&object.namespace, cluster_wide) {
         (Some(namespace), false) => Api::namespaced_with(actor.client.clone(), namespace, &*resource),
         _ => Api::all_with(actor.client.clone(), &*resource),
@@ -305,7 +321,12 @@ async fn exists(actor: &Actor, graph: &RefCell<Graph>, object: &Object, owner: &
     Ok(found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&owner.uid)))
 }
 
-async fn delete(actor: &Actor, object: &Object, uid: &str, policy: PropagationPolicy) -> Result<Next, kube::Error> {
+async fn delete(
+    actor: &Actor,
+    object: &Object,
+    uid: &str,
+    policy: PropagationPolicy,
+) -> Result<Next, kube::Error> {
     let api = api_for(&actor.client, object);
     let params = DeleteParams {
         preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
@@ -316,13 +337,23 @@ async fn delete(actor: &Actor, object: &Object, uid: &str, policy: PropagationPo
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
         other => {
             other?;
-            info!(kind = object.resource.kind, namespace = object.namespace, name = object.name, "deleted with its owner");
+            info!(
+                kind = object.resource.kind,
+                namespace = object.namespace,
+                name = object.name,
+                "deleted with its owner"
+            );
         }
     }
     Ok(Next::Done)
 }
 
-async fn drop_finalizer(actor: &Actor, object: &Object, uid: &str, finalizer: &str) -> Result<Next, kube::Error> {
+async fn drop_finalizer(
+    actor: &Actor,
+    object: &Object,
+    uid: &str,
+    finalizer: &str,
+) -> Result<Next, kube::Error> {
     let left: Vec<&String> = object.finalizers.iter().filter(|one| *one != finalizer).collect();
     patch(actor, object, &json!({"metadata": {"uid": uid, "finalizers": left}})).await
 }

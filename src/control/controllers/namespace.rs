@@ -33,8 +33,11 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
     // Pods are what takes longest: the last one's end is the moment to look again.
     let (fed, seen) = (queue.clone(), world.clone());
     world.pods.on_change(move |old, new| {
-        let Some(name) = old.filter(|_| new.is_none()).and_then(|pod| pod.metadata.namespace.clone()) else { return };
-        if seen.namespaces.get(&name).is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()) {
+        let Some(name) = old.filter(|_| new.is_none()).and_then(|pod| pod.metadata.namespace.clone()) else {
+            return;
+        };
+        if seen.namespaces.get(&name).is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
+        {
             fed.add(name);
         }
     });
@@ -86,14 +89,16 @@ async fn empty(actor: &Actor, namespace: &str, kind: Discovered) -> Result<Left,
     }
     for object in present.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
         let name = object.metadata.name.as_deref().unwrap_or_default();
-        let dynamic: Api<DynamicObject> = Api::namespaced_with(actor.client.clone(), namespace, &kind.resource);
+        let dynamic: Api<DynamicObject> =
+            Api::namespaced_with(actor.client.clone(), namespace, &kind.resource);
         match dynamic.delete(name, &DeleteParams::background()).await {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405 | 409) => {}
             other => other.map(drop)?,
         }
     }
     let left = api.list(&ListParams::default()).await?.items;
-    let finalizers = left.iter().flat_map(|object| object.meta().finalizers.clone().unwrap_or_default()).collect();
+    let finalizers =
+        left.iter().flat_map(|object| object.meta().finalizers.clone().unwrap_or_default()).collect();
     Ok(Left { kind, count: left.len(), finalizers })
 }
 
@@ -107,8 +112,10 @@ fn conditions(left: &[Left], now: Timestamp) -> Vec<NamespaceCondition> {
         last_transition_time: Some(Time(now)),
     };
     let dotted = |kind: &Discovered| format!("{}.{}", kind.resource.plural, kind.resource.group);
-    let mut remaining: Vec<String> =
-        left.iter().map(|left| format!("{} has {} resource instances", dotted(&left.kind), left.count)).collect();
+    let mut remaining: Vec<String> = left
+        .iter()
+        .map(|left| format!("{} has {} resource instances", dotted(&left.kind), left.count))
+        .collect();
     remaining.sort();
     let mut waiting = std::collections::BTreeMap::<&str, usize>::new();
     left.iter().flat_map(|left| &left.finalizers).for_each(|name| *waiting.entry(name).or_default() += 1);
@@ -117,7 +124,8 @@ fn conditions(left: &[Left], now: Timestamp) -> Vec<NamespaceCondition> {
     let finalizers = match waiting.is_empty() {
         true => ("ContentHasNoFinalizers", "All content-preserving finalizers finished".to_owned()),
         false => {
-            let text = format!("Some content in the namespace has finalizers remaining: {}", waiting.join(", "));
+            let text =
+                format!("Some content in the namespace has finalizers remaining: {}", waiting.join(", "));
             ("SomeFinalizersRemain", text)
         }
     };
@@ -150,10 +158,16 @@ fn conditions(left: &[Left], now: Timestamp) -> Vec<NamespaceCondition> {
     ]
 }
 
-async fn report(api: &Api<Namespace>, namespace: &Namespace, wanted: Vec<NamespaceCondition>) -> Result<(), kube::Error> {
+async fn report(
+    api: &Api<Namespace>,
+    namespace: &Namespace,
+    wanted: Vec<NamespaceCondition>,
+) -> Result<(), kube::Error> {
     let known = namespace.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let same = |one: &NamespaceCondition| {
-        known.iter().any(|old| (&old.type_, &old.status, &old.message) == (&one.type_, &one.status, &one.message))
+        known
+            .iter()
+            .any(|old| (&old.type_, &old.status, &old.message) == (&one.type_, &one.status, &one.message))
     };
     if wanted.iter().all(same) {
         return Ok(());
@@ -187,6 +201,9 @@ mod tests {
         let all = conditions(&left, Timestamp::UNIX_EPOCH);
         let message = |at: usize| all[at].message.clone().unwrap();
         assert_eq!(message(3), "Some resources are remaining: pods. has 2 resource instances");
-        assert_eq!(message(4), "Some content in the namespace has finalizers remaining: x/y in 2 resource instances");
+        assert_eq!(
+            message(4),
+            "Some content in the namespace has finalizers remaining: x/y in 2 resource instances"
+        );
     }
 }

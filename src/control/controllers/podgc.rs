@@ -29,7 +29,8 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
     let fed = queue.clone();
     world.pods.on_change(move |old, new| {
         // One that is asked to go before any kubelet has it waits for nobody.
-        let unscheduled = |pod: &Rc<Pod>| pod.metadata.deletion_timestamp.is_some() && pods::node_of(pod).is_none();
+        let unscheduled =
+            |pod: &Rc<Pod>| pod.metadata.deletion_timestamp.is_some() && pods::node_of(pod).is_none();
         if new.is_some_and(unscheduled) && !old.is_some_and(unscheduled) {
             fed.add("sweep");
         }
@@ -70,10 +71,16 @@ fn garbage(all: &[Rc<Pod>], threshold: usize, lost: &dyn Fn(&str) -> bool) -> Ve
     out
 }
 
-async fn sweep(world: &World, actor: &Actor, missing: &RefCell<HashMap<String, Instant>>) -> Result<Next, kube::Error> {
+async fn sweep(
+    world: &World,
+    actor: &Actor,
+    missing: &RefCell<HashMap<String, Instant>>,
+) -> Result<Next, kube::Error> {
     let all = world.pods.all();
     let gone = missing_nodes(world, actor, &all, missing).await?;
-    for (pod, why) in garbage(&all, world.options.terminated_pod_gc_threshold, &|node| gone.iter().any(|one| one == node)) {
+    for (pod, why) in
+        garbage(&all, world.options.terminated_pod_gc_threshold, &|node| gone.iter().any(|one| one == node))
+    {
         let (namespace, name) = pods::place(&pod);
         info!(namespace, pod = name, reason = ?why, "force deleting pod");
         if let Err(error) = delete(actor, &pod, why).await {
@@ -90,8 +97,12 @@ async fn missing_nodes(
     all: &[Rc<Pod>],
     missing: &RefCell<HashMap<String, Instant>>,
 ) -> Result<Vec<String>, kube::Error> {
-    let unknown: Vec<String> =
-        all.iter().filter_map(|pod| pods::node_of(pod)).filter(|node| world.nodes.get(node).is_none()).map(str::to_owned).collect();
+    let unknown: Vec<String> = all
+        .iter()
+        .filter_map(|pod| pods::node_of(pod))
+        .filter(|node| world.nodes.get(node).is_none())
+        .map(str::to_owned)
+        .collect();
     missing.borrow_mut().retain(|node, _| unknown.contains(node));
     let mut gone = Vec::new();
     for node in unknown {
@@ -119,7 +130,11 @@ async fn delete(actor: &Actor, pod: &Pod, why: Why) -> Result<(), kube::Error> {
         api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
     }
     let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-    let now = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(only_this), ..DeleteParams::default() };
+    let now = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(only_this),
+        ..DeleteParams::default()
+    };
     match api.delete(name, &now).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other.map(drop),
@@ -142,7 +157,8 @@ mod tests {
         let mut unscheduled = pod("unscheduled", "Pending", None);
         unscheduled.spec.as_mut().unwrap().node_name = None;
         unscheduled.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
-        let all: Vec<Rc<Pod>> = [young, old, orphan, unscheduled, pod("a", "Running", None)].map(Rc::new).to_vec();
+        let all: Vec<Rc<Pod>> =
+            [young, old, orphan, unscheduled, pod("a", "Running", None)].map(Rc::new).to_vec();
         let went: Vec<(String, Why)> = garbage(&all, 1, &|node| node == "gone")
             .into_iter()
             .map(|(pod, why)| (pod.metadata.name.clone().unwrap(), why))

@@ -112,7 +112,12 @@ pub fn uid(pod: &Pod) -> &str {
 
 /// Who made this pod: its siblings are spread.
 pub fn owner(pod: &Pod) -> Option<String> {
-    pod.metadata.owner_references.iter().flatten().find(|one| one.controller == Some(true)).map(|one| one.uid.clone())
+    pod.metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|one| one.controller == Some(true))
+        .map(|one| one.uid.clone())
 }
 
 /// The host ports a pod takes.

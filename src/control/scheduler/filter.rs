@@ -84,14 +84,16 @@ fn affinity(pod: &Pod, node: &Node) -> Result<(), Refusal> {
         .as_ref()
         .and_then(|affinity| affinity.node_affinity.as_ref())
         .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    let allowed = required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| term_matches(term, node)));
+    let allowed = required
+        .is_none_or(|selector| selector.node_selector_terms.iter().any(|term| term_matches(term, node)));
     if selected && allowed { Ok(()) } else { Err(refused()) }
 }
 
 /// Whether a node fits one term of a node selector; an empty term fits nothing.
 pub fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
     let labels = node.metadata.labels.clone().unwrap_or_default();
-    let fields = BTreeMap::from([("metadata.name".to_owned(), node.metadata.name.clone().unwrap_or_default())]);
+    let fields =
+        BTreeMap::from([("metadata.name".to_owned(), node.metadata.name.clone().unwrap_or_default())]);
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
     let match_fields = term.match_fields.as_deref().unwrap_or_default();
     (!expressions.is_empty() || !match_fields.is_empty())
@@ -125,7 +127,9 @@ fn ports(pod: &Pod, candidate: &Candidate) -> Result<(), Refusal> {
         })
     };
     if host_ports(pod).iter().any(taken) {
-        return Err(Refusal::for_now(vec!["node(s) didn't have free ports for the requested pod ports".into()]));
+        return Err(Refusal::for_now(vec![
+            "node(s) didn't have free ports for the requested pod ports".into(),
+        ]));
     }
     Ok(())
 }
@@ -169,7 +173,8 @@ pub fn explain(refusals: &[Refusal]) -> String {
 fn tally<'a>(reasons: impl Iterator<Item = &'a str>) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     reasons.for_each(|reason| *counts.entry(reason).or_default() += 1);
-    let mut texts: Vec<String> = counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    let mut texts: Vec<String> =
+        counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     texts.sort();
     texts.join(", ")
 }
@@ -185,7 +190,8 @@ mod tests {
     fn candidate(node: Value) -> Candidate {
         let mut node: Node = serde_json::from_value(node).unwrap();
         let status = node.status.get_or_insert_default();
-        status.allocatable = serde_json::from_value(json!({"cpu": "2", "memory": "1Gi", "pods": "2"})).unwrap();
+        status.allocatable =
+            serde_json::from_value(json!({"cpu": "2", "memory": "1Gi", "pods": "2"})).unwrap();
         Candidate { allocatable: allocatable(&node), node: Rc::new(node), load: Load::default() }
     }
 
@@ -249,7 +255,8 @@ mod tests {
 
     #[test]
     fn host_ports_are_given_once() {
-        let wants = pod(json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}));
+        let wants =
+            pod(json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}));
         let mut node = candidate(json!({}));
         assert_eq!(check(&wants, &node), Ok(()));
         node.load.ports = host_ports(&wants);

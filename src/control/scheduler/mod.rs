@@ -36,7 +36,8 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
     let (kept, dropped) = flags::sift(argv, UNIMPLEMENTED);
     let options = Options::parse_from(std::iter::once("kube-scheduler".to_owned()).chain(kept));
     dropped.iter().for_each(|flag| warn!(flag, "flag is accepted and has no effect here"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     LocalSet::new().block_on(&runtime, serve(options))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -64,7 +64,8 @@ mod tests {
             "--leader-elect=true",
         ];
         let (kept, _) = flags::sift(words.map(str::to_owned).to_vec(), UNIMPLEMENTED);
-        let options = Options::try_parse_from(std::iter::once("kube-scheduler".to_owned()).chain(kept)).unwrap();
+        let options =
+            Options::try_parse_from(std::iter::once("kube-scheduler".to_owned()).chain(kept)).unwrap();
         assert_eq!((options.port.bind_address.to_string(), options.secure_port), ("127.0.0.1".into(), 10259));
     }
 }

@@ -72,7 +72,10 @@ mod tests {
     use serde_json::json;
 
     fn pod(name: &str, priority: i32) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"containers": [], "priority": priority}})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": name}, "spec": {"containers": [], "priority": priority}}),
+        )
+        .unwrap()
     }
 
     #[test]

@@ -106,7 +106,8 @@ mod tests {
         let plain = pod(json!({"spec": {"containers": [{"name": "c"}]}}));
         let mut nodes = [candidate("node-1", json!({})), candidate("node-2", json!({}))];
         assert_eq!(chosen(&plain, &nodes), "node-1");
-        let big = pod(json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}}));
+        let big =
+            pod(json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}}));
         nodes[0].load.weighed = requested(&big);
         assert_eq!(chosen(&plain, &nodes), "node-2");
     }

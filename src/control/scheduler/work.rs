@@ -50,7 +50,11 @@ fn is_ours(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let name = spec.scheduler_name.as_deref().unwrap_or(NAME);
     let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
-    node_of(pod).is_none() && name == NAME && !gated && pod.metadata.deletion_timestamp.is_none() && !is_finished(pod)
+    node_of(pod).is_none()
+        && name == NAME
+        && !gated
+        && pod.metadata.deletion_timestamp.is_none()
+        && !is_finished(pod)
 }
 
 fn node_of(pod: &Pod) -> Option<&str> {
@@ -118,7 +122,9 @@ impl Scheduler {
             self.cluster.borrow_mut().place(pod, node);
         } else if !is_ours(pod) {
             self.pending.borrow_mut().forget(&key_of(&**pod));
-        } else if !self.cluster.borrow().is_placed(uid(pod)) && old.is_none_or(|old| old.spec != pod.spec || !is_ours(old)) {
+        } else if !self.cluster.borrow().is_placed(uid(pod))
+            && old.is_none_or(|old| old.spec != pod.spec || !is_ours(old))
+        {
             self.pending.borrow_mut().add(pod);
             self.wake.notify_one();
         }
@@ -224,7 +230,8 @@ impl Scheduler {
     /// Says why a pod waits, in its events and its status.
     async fn refuse(&self, pod: Rc<Pod>, why: String) {
         self.recorder.event(&reference(&*pod), Kind::Warning, "FailedScheduling", why.clone());
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let conditions =
+            pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         let known = conditions.iter().any(|one| {
             one.type_ == "PodScheduled" && one.status == "False" && one.message.as_deref() == Some(&why)
         });

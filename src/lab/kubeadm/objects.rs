@@ -55,9 +55,8 @@ impl Config {
             found.cloned().ok_or(ConfigError::Missing(kind))
         };
         let (init, cluster) = (of_kind("InitConfiguration")?, of_kind("ClusterConfiguration")?);
-        let field = |name: &'static str| {
-            cluster[name].as_str().map(str::to_owned).ok_or(ConfigError::Missing(name))
-        };
+        let field =
+            |name: &'static str| cluster[name].as_str().map(str::to_owned).ok_or(ConfigError::Missing(name));
         Ok(Self {
             tokens: serde_yaml_ng::from_value(
                 serde_yaml_ng::to_value(&init["bootstrapTokens"]).map_err(ConfigError::Parse)?,
@@ -85,7 +84,13 @@ pub fn of_cluster(config: &Config, ca: &str, now: Timestamp) -> Result<Vec<Value
     objects.extend(cluster_info(&config.endpoint, ca));
     let joining = [group(JOINING), group("system:nodes")];
     let kept = yaml(&config.cluster);
-    objects.extend(kept_config("kubeadm-config", "ClusterConfiguration", &kept, "nodes-kubeadm-config", &joining));
+    objects.extend(kept_config(
+        "kubeadm-config",
+        "ClusterConfiguration",
+        &kept,
+        "nodes-kubeadm-config",
+        &joining,
+    ));
     let kept = yaml(&config.kubelet);
     objects.extend(kept_config("kubelet-config", "kubelet", &kept, "kubelet-config", &joining));
     Ok(objects)

@@ -127,8 +127,7 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
 fn supervise(args: &Args, inherited: Inherited) -> anyhow::Result<()> {
     let begun = Instant::now();
     let owner = Owner { uid: Uid::from_raw(0), gid: Gid::from_raw(0), home: None, through_sudo: false };
-    let lab =
-        LabDir { name: args.lab.clone(), owner, state: args.state.clone() };
+    let lab = LabDir { name: args.lab.clone(), owner, state: args.state.clone() };
     let run = run_directory(&lab.state);
     // Watches are connections: an API server has many.
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {

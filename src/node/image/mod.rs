@@ -51,7 +51,9 @@ impl Image {
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// kubelet's `InvalidImageName`.
-    #[error("Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": invalid reference format{why}")]
+    #[error(
+        "Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": invalid reference format{why}"
+    )]
     InvalidName { name: String, why: &'static str },
     /// kubelet's `ErrImagePull`.
     #[error(

@@ -93,7 +93,10 @@ pub enum Serving {
     SelfSigned,
     /// `serverTLSBootstrap`: a CSR of signer `kubernetes.io/kubelet-serving`, which somebody approves.
     Bootstrap,
-    Files { cert: PathBuf, key: PathBuf },
+    Files {
+        cert: PathBuf,
+        key: PathBuf,
+    },
 }
 
 /// What holds after flags, file and defaults have been merged.
@@ -147,8 +150,10 @@ impl Config {
         let on = flags.switches;
         let address = flags.address.or(file.address).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let port = |port: u16, address| (port != 0).then(|| SocketAddr::new(address, port));
-        let healthz_address =
-            flags.healthz_bind_address.or(file.healthz_bind_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let healthz_address = flags
+            .healthz_bind_address
+            .or(file.healthz_bind_address)
+            .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let anonymous =
             on.anonymous_auth.or(file.authentication.anonymous.enabled).unwrap_or(defaults.anonymous);
         let mode = flags.authorization_mode.or(file.authorization.mode);
@@ -175,8 +180,14 @@ impl Config {
             cert_dir: flags.cert_dir,
             root_dir: flags.root_dir,
             pod_logs_dir: file.pod_logs_dir.unwrap_or_else(|| "/var/log/pods".into()),
-            listen: SocketAddr::new(address, flags.port.or(file.port).filter(|port| *port != 0).unwrap_or(10250)),
-            read_only: port(flags.read_only_port.or(file.read_only_port).unwrap_or(defaults.read_only_port), address),
+            listen: SocketAddr::new(
+                address,
+                flags.port.or(file.port).filter(|port| *port != 0).unwrap_or(10250),
+            ),
+            read_only: port(
+                flags.read_only_port.or(file.read_only_port).unwrap_or(defaults.read_only_port),
+                address,
+            ),
             healthz: port(flags.healthz_port.or(file.healthz_port).unwrap_or(10248), healthz_address),
             anonymous: if anonymous { Anonymous::Allowed } else { Anonymous::Refused },
             webhook_authentication: on
@@ -192,7 +203,10 @@ impl Config {
             },
             rotate_certificates: on.rotate_certificates.or(file.rotate_certificates).unwrap_or(false),
             serving,
-            debugging_handlers: on.enable_debugging_handlers.or(file.enable_debugging_handlers).unwrap_or(true),
+            debugging_handlers: on
+                .enable_debugging_handlers
+                .or(file.enable_debugging_handlers)
+                .unwrap_or(true),
             cluster_dns: if flags.cluster_dns.is_empty() {
                 file.cluster_dns.unwrap_or_default()
             } else {
@@ -200,7 +214,12 @@ impl Config {
             },
             cluster_domain: flags.cluster_domain.or(file.cluster_domain).unwrap_or_default(),
             max_pods: flags.max_pods.or(file.max_pods).unwrap_or(110),
-            ignored: file.rest.iter().filter(|(_, value)| says_something(value)).map(|(key, _)| key.clone()).collect(),
+            ignored: file
+                .rest
+                .iter()
+                .filter(|(_, value)| says_something(value))
+                .map(|(key, _)| key.clone())
+                .collect(),
         })
     }
 
@@ -253,10 +272,18 @@ struct Defaults {
 }
 
 impl Defaults {
-    const CLOSED: Self =
-        Self { anonymous: false, webhook: true, authorization: AuthorizationMode::Webhook, read_only_port: 0 };
-    const LEGACY: Self =
-        Self { anonymous: true, webhook: false, authorization: AuthorizationMode::AlwaysAllow, read_only_port: 10255 };
+    const CLOSED: Self = Self {
+        anonymous: false,
+        webhook: true,
+        authorization: AuthorizationMode::Webhook,
+        read_only_port: 0,
+    };
+    const LEGACY: Self = Self {
+        anonymous: true,
+        webhook: false,
+        authorization: AuthorizationMode::AlwaysAllow,
+        read_only_port: 10255,
+    };
 }
 
 /// Zero values (`0s`, empty, null) are how kubeadm writes "the default".
@@ -273,7 +300,8 @@ fn says_something(value: &serde_json::Value) -> bool {
 
 fn labels(text: &str) -> Result<BTreeMap<String, String>, KubeletError> {
     let pair = |pair: &str| {
-        let (key, value) = pair.split_once('=').ok_or_else(|| KubeletError::Flag("node-labels", pair.into()))?;
+        let (key, value) =
+            pair.split_once('=').ok_or_else(|| KubeletError::Flag("node-labels", pair.into()))?;
         Ok((key.trim().to_owned(), value.trim().to_owned()))
     };
     text.split(',').filter(|pair| !pair.trim().is_empty()).map(pair).collect()
@@ -296,7 +324,8 @@ mod tests {
     use clap::Parser;
 
     fn merged(words: &str, file: Option<&str>) -> Config {
-        let flags = Flags::try_parse_from(format!("kubelet --kubeconfig=/k {words}").split_whitespace()).unwrap();
+        let flags =
+            Flags::try_parse_from(format!("kubelet --kubeconfig=/k {words}").split_whitespace()).unwrap();
         Config::merge(flags, file.map(|text| serde_yaml_ng::from_str(text).unwrap()), "Node-1").unwrap()
     }
 

@@ -34,7 +34,11 @@ switches! {
 }
 
 #[derive(Debug, Clone, Parser)]
-#[command(name = "kubelet", disable_version_flag = true, about = "The node agent: runs the pods bound to this node")]
+#[command(
+    name = "kubelet",
+    disable_version_flag = true,
+    about = "The node agent: runs the pods bound to this node"
+)]
 pub struct Flags {
     /// Load the initial configuration from this file
     #[arg(long)]

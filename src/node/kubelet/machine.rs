@@ -64,6 +64,9 @@ mod tests {
     #[test]
     fn proc_and_os_release_are_read_as_they_are_written() {
         assert_eq!(meminfo("MemTotal:       2048 kB\nMemFree: 1 kB", "MemTotal:"), Some(2 << 20));
-        assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n").as_deref(), Some("Debian GNU/Linux 12"));
+        assert_eq!(
+            os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n").as_deref(),
+            Some("Debian GNU/Linux 12")
+        );
     }
 }

@@ -254,12 +254,13 @@ fn process(id: &str, spec: &ContainerSpec, sandbox: &Sandbox, image: &Image) -> 
 
 /// The image's, the runtime's own, then the pod's; where the pod has one at the same place, only that.
 fn mounts(spec: &ContainerSpec, sandbox: &Sandbox, image: &Image) -> Vec<RootMount> {
-    let read_only =
-        |from: &Path, to: &Path| RootMount { from: from.into(), to: to.into(), read_only: true };
+    let read_only = |from: &Path, to: &Path| RootMount { from: from.into(), to: to.into(), read_only: true };
     let mut mounts: Vec<RootMount> = image.binds.iter().map(|(from, to)| read_only(from, to)).collect();
     let hostname = sandbox.paths.hostname();
     let own = [(hostname.as_path(), "/etc/hostname"), (Path::new("/etc/resolv.conf"), "/etc/resolv.conf")];
-    mounts.extend(own.iter().filter(|(from, _)| from.exists()).map(|(from, to)| read_only(from, Path::new(to))));
+    mounts.extend(
+        own.iter().filter(|(from, _)| from.exists()).map(|(from, to)| read_only(from, Path::new(to))),
+    );
     for wanted in &spec.mounts {
         mounts.retain(|mount| mount.to != wanted.container_path);
         mounts.push(RootMount {

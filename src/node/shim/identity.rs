@@ -52,12 +52,14 @@ impl Identity {
         };
         let name = account.as_ref().map(|row| row[0]).unwrap_or_default();
         let member = |row: &Vec<&str>| row.get(3).is_some_and(|list| list.split(',').any(|one| one == name));
-        let memberships = rows(group).filter(|row| !name.is_empty() && member(row)).map(|row| number(&row, 2));
+        let memberships =
+            rows(group).filter(|row| !name.is_empty() && member(row)).map(|row| number(&row, 2));
         let mut groups: Vec<u32> = memberships.chain(security.supplemental_groups.iter().copied()).collect();
         groups.sort_unstable();
         groups.dedup();
         groups.retain(|other| *other != gid);
-        let home = account.and_then(|row| row.get(5).filter(|home| !home.is_empty()).map(|home| home.to_string()));
+        let home =
+            account.and_then(|row| row.get(5).filter(|home| !home.is_empty()).map(|home| home.to_string()));
         Ok(Identity { uid, gid, groups, home: home.unwrap_or_else(|| "/".to_owned()) })
     }
 
@@ -166,7 +168,8 @@ mod tests {
     #[test]
     fn numbers_and_names_are_completed_from_the_images_files() {
         let none = Security::default();
-        let resolve = |security: &Security, user| Identity::resolve_in(security, user, PASSWD, GROUP).unwrap();
+        let resolve =
+            |security: &Security, user| Identity::resolve_in(security, user, PASSWD, GROUP).unwrap();
         let web = Identity { uid: 101, gid: 102, groups: vec![7], home: "/srv".into() };
         assert_eq!(resolve(&none, "web"), web);
         assert_eq!(resolve(&Security { run_as_user: Some(101), ..none.clone() }, ""), web);
@@ -180,7 +183,10 @@ mod tests {
         let pod = super::super::sandbox::tests::pod("web");
         let security = Security { run_as_non_root: true, ..Security::default() };
         let text = verify_non_root(&security, "", &pod, "c").unwrap_err().message;
-        assert!(text.starts_with("container has runAsNonRoot and image will run as root (pod: \"web_"), "{text}");
+        assert!(
+            text.starts_with("container has runAsNonRoot and image will run as root (pod: \"web_"),
+            "{text}"
+        );
         assert!(verify_non_root(&security, "1000", &pod, "c").is_ok());
         assert!(verify_non_root(&Security { run_as_user: Some(1), ..security }, "", &pod, "c").is_ok());
     }

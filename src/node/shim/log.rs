@@ -122,10 +122,7 @@ mod tests {
             (Source::Stderr, b"oops\n"),
             (Source::Stdout, b"o\n\nend"),
         ]);
-        assert_eq!(
-            text,
-            "T stdout F one\nT stderr F oops\nT stdout F two\nT stdout F \nT stdout P end\n"
-        );
+        assert_eq!(text, "T stdout F one\nT stderr F oops\nT stdout F two\nT stdout F \nT stdout P end\n");
     }
 
     #[test]

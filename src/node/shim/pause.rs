@@ -93,11 +93,13 @@ pub fn run(_argv: Vec<String>) -> anyhow::Result<ExitCode> {
     }
     loop {
         match waited.wait()? {
-            Signal::SIGCHLD => while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                if status == WaitStatus::StillAlive {
-                    break;
+            Signal::SIGCHLD => {
+                while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                    if status == WaitStatus::StillAlive {
+                        break;
+                    }
                 }
-            },
+            }
             _ => return Ok(ExitCode::SUCCESS),
         }
     }

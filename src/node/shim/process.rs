@@ -82,9 +82,7 @@ impl Process {
             return Err(heard.refusal.unwrap_or_else(|| failed(io::Error::other("it ended early"))));
         };
         let (stdin, stdout, stderr) = match heard.terminal {
-            Some(terminal) => {
-                (Some(terminal.as_fd().try_clone_to_owned().map_err(failed)?), terminal, None)
-            }
+            Some(terminal) => (Some(terminal.as_fd().try_clone_to_owned().map_err(failed)?), terminal, None),
             None => (shims.stdin, shims.stdout, Some(shims.stderr)),
         };
         Ok(Started { pid, stdin, stdout, stderr, failure: heard.refusal })
@@ -124,7 +122,11 @@ impl Process {
     }
 
     /// The second fork: pid 1 of the container, unless it shares its pid namespace.
-    fn become_container(&self, streams: ContainerStreams, shim: &PacketSocket) -> Result<Infallible, Refusal> {
+    fn become_container(
+        &self,
+        streams: ContainerStreams,
+        shim: &PacketSocket,
+    ) -> Result<Infallible, Refusal> {
         let failed = |step: &'static str| move |error: io::Error| create(step, error);
         container::die_with_parent().map_err(failed("prctl"))?;
         container::fresh_session().map_err(failed("setsid"))?;
@@ -141,7 +143,14 @@ impl Process {
         fs::create_dir_all(&self.working_dir).map_err(failed("mkdir of the working directory"))?;
         self.restrict(&identity)?;
         nix::unistd::chdir(self.working_dir.as_str()).map_err(|error| {
-            create("", format!("chdir to cwd ({:?}) set in config.json failed: {}", self.working_dir, error.desc().to_lowercase()))
+            create(
+                "",
+                format!(
+                    "chdir to cwd ({:?}) set in config.json failed: {}",
+                    self.working_dir,
+                    error.desc().to_lowercase()
+                ),
+            )
         })?;
         let program = find_program(&self.argv[0], command::value(&env, "PATH").unwrap_or_default())?;
         container::place_stdio([&streams.stdin, &streams.stdout, &streams.stderr]).map_err(failed("dup2"))?;
@@ -331,7 +340,11 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_reported_in_runcs_words() {
         let text = |name| find_program(name, "/bin:/usr/bin").unwrap_err().message;
-        assert!(text("nosuch").ends_with("error during container init: exec: \"nosuch\": executable file not found in $PATH"));
+        assert!(
+            text("nosuch").ends_with(
+                "error during container init: exec: \"nosuch\": executable file not found in $PATH"
+            )
+        );
         assert!(text("/nosuch").ends_with("exec: \"/nosuch\": stat /nosuch: no such file or directory"));
         assert!(text("/etc/passwd").ends_with("exec: \"/etc/passwd\": permission denied"));
         assert!(text("/etc").ends_with("exec: \"/etc\": is a directory"));

@@ -98,7 +98,8 @@ impl Root {
         mount(Some("overlay"), &self.mount_point, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
             .map_err(|error| {
                 let on = self.writable.display();
-                let remedy = "the file system of the state directory must be able to hold an overlay's upper layer";
+                let remedy =
+                    "the file system of the state directory must be able to hold an overlay's upper layer";
                 refused(&format!("failed to mount rootfs component: overlay on {on} ({remedy})"), error)
             })
     }
@@ -158,9 +159,10 @@ impl Pieces {
                 if root.privileged { (&[][..], &[][..]) } else { (MASKED, READ_ONLY_PATHS) };
             masked.iter().try_for_each(|path| mask(Path::new(path)))?;
             let paths = read_only.iter().chain(READ_ONLY_ALWAYS);
-            paths.map(Path::new).filter(|path| path.exists()).try_for_each(|path| {
-                Detached::bind(path)?.restrict(READ_ONLY)?.place(path)
-            })
+            paths
+                .map(Path::new)
+                .filter(|path| path.exists())
+                .try_for_each(|path| Detached::bind(path)?.restrict(READ_ONLY)?.place(path))
         };
         hide().map_err(|error| refused("mask kernel files", error))?;
         if root.read_only {
@@ -197,7 +199,8 @@ fn new_terminals(options: &[(&str, &str)]) -> io::Result<Detached> {
     let options: Vec<_> = options.iter().copied().filter(|(_, value)| !value.is_empty()).collect();
     let with_group: Vec<_> = options.iter().copied().chain([("gid", "5")]).collect();
     let attributes = NO_SUID | NO_EXEC;
-    Detached::new("devpts", &with_group, attributes).or_else(|_| Detached::new("devpts", &options, attributes))
+    Detached::new("devpts", &with_group, attributes)
+        .or_else(|_| Detached::new("devpts", &options, attributes))
 }
 
 fn put_directory(mount: Detached, path: &str) -> io::Result<()> {
@@ -251,7 +254,9 @@ fn mount_failed(wanted: &RootMount, error: io::Error) -> Refusal {
     match error.raw_os_error() {
         Some(libc::ENOTDIR | libc::EISDIR) => refused(
             &step,
-            format!("{error}: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"),
+            format!(
+                "{error}: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"
+            ),
         ),
         _ => refused(&step, error),
     }

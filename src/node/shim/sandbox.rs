@@ -165,7 +165,11 @@ fn plug(name: &str, address: Ipv4Addr, pause: Pid) -> Result<(), SandboxError> {
         let eth0 = inside.index("eth0")?;
         inside.add_address(eth0, host)?;
         inside.set_up(eth0)?;
-        inside.replace_route(Route { destination: Ipv4Net::default(), via: Some(GATEWAY), link: Some(eth0) })?;
+        inside.replace_route(Route {
+            destination: Ipv4Net::default(),
+            via: Some(GATEWAY),
+            link: Some(eth0),
+        })?;
         let veth = node.index(name)?;
         node.add_silent_address(veth, GATEWAY)?;
         node.set_up(veth)?;
@@ -202,7 +206,9 @@ pub mod tests {
     #[test]
     fn pods_of_the_nodes_namespaces_stay_in_the_labs_user_namespace() {
         let own = namespaces(&pod("a"));
-        assert!(own.contains(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS));
+        assert!(
+            own.contains(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)
+        );
         let host = namespaces(&SandboxSpec { network: SandboxNetwork::Host, ..pod("a") });
         assert_eq!(host, CloneFlags::CLONE_NEWIPC);
         assert!(!namespaces(&SandboxSpec { host_pid: true, ..pod("a") }).contains(CloneFlags::CLONE_NEWUSER));

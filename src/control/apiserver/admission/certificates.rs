@@ -20,7 +20,9 @@ pub(super) fn approval(context: &Context, write: &Attributes) -> Result<()> {
     let signer = write.new_text("/spec/signerName");
     match may(context, write, "approve", signer) {
         true => Ok(()),
-        false => Err(write.forbidden(format!("user not permitted to approve requests with signerName {signer:?}"))),
+        false => {
+            Err(write.forbidden(format!("user not permitted to approve requests with signerName {signer:?}")))
+        }
     }
 }
 
@@ -30,12 +32,15 @@ pub(super) fn signing(context: &Context, write: &Attributes) -> Result<()> {
     }
     let signer = write.old_text("/spec/signerName");
     // Only the certificate and the verdict on signing need the permission.
-    let conditions = |object: &Option<serde_json::Value>| object.as_ref().map(|csr| csr["status"]["conditions"].clone());
+    let conditions =
+        |object: &Option<serde_json::Value>| object.as_ref().map(|csr| csr["status"]["conditions"].clone());
     let same = write.new_text("/status/certificate") == write.old_text("/status/certificate")
         && conditions(&write.object) == conditions(&write.old);
     match same || may(context, write, "sign", signer) {
         true => Ok(()),
-        false => Err(write.forbidden(format!("user not permitted to sign requests with signerName {signer:?}"))),
+        false => {
+            Err(write.forbidden(format!("user not permitted to sign requests with signerName {signer:?}")))
+        }
     }
 }
 
@@ -46,7 +51,8 @@ pub(super) fn subject(write: &Attributes) -> Result<()> {
     if write.new_text("/spec/signerName") != "kubernetes.io/kube-apiserver-client" {
         return Ok(());
     }
-    let request = request_of(write).map_err(|error| write.forbidden(format!("failed to parse CSR: {error}")))?;
+    let request =
+        request_of(write).map_err(|error| write.forbidden(format!("failed to parse CSR: {error}")))?;
     match request.orgs.iter().any(|org| org == MASTERS) {
         true => Err(write.forbidden(
             "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed",

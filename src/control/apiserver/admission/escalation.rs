@@ -36,7 +36,9 @@ pub(super) fn admit(context: &Context, write: &Attributes) -> Result<()> {
     let rules = rules.map(|rules| if rules.is_null() { Value::Array(Vec::new()) } else { rules });
     let rules: Vec<Rule> =
         rules.and_then(|rules| serde_json::from_value(rules).ok()).unwrap_or_else(Rule::everything);
-    if context.authorizer.covers(&write.user, &write.namespace, &rules) || is_authorized(context, write, object, verb) {
+    if context.authorizer.covers(&write.user, &write.namespace, &rules)
+        || is_authorized(context, write, object, verb)
+    {
         return Ok(());
     }
     Err(refusal(write, &rules))
@@ -60,8 +62,14 @@ fn is_authorized(context: &Context, write: &Attributes, object: &Value, verb: &s
             (role, lookup::text(object, "/roleRef/name").to_owned(), write.namespace.clone())
         }
     };
-    let resource =
-        ResourceRequest { group: GROUP.into(), version: "*".into(), namespace, resource, name, ..Default::default() };
+    let resource = ResourceRequest {
+        group: GROUP.into(),
+        version: "*".into(),
+        namespace,
+        resource,
+        name,
+        ..Default::default()
+    };
     let info = RequestInfo { verb: verb.into(), resource: Some(resource), ..RequestInfo::default() };
     context.authorizer.authorize(&write.user, &info).is_allowed()
 }
@@ -96,7 +104,10 @@ fn printed(rule: &Rule) -> String {
         ("NonResourceURLs", &rule.non_resource_urls),
         ("Verbs", &rule.verbs),
     ];
-    let parts: Vec<String> =
-        lists.iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| format!("{name}:{list:?}")).collect();
+    let parts: Vec<String> = lists
+        .iter()
+        .filter(|(_, list)| !list.is_empty())
+        .map(|(name, list)| format!("{name}:{list:?}"))
+        .collect();
     format!("{{{}}}", parts.join(", "))
 }

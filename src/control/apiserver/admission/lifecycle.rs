@@ -9,7 +9,10 @@ use crate::control::apiserver::lookup;
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 
 pub(super) fn admit(context: &Context, write: &Attributes) -> Result<()> {
-    if write.is("", "namespaces") && write.operation == Operation::Delete && IMMORTAL.contains(&write.name.as_str()) {
+    if write.is("", "namespaces")
+        && write.operation == Operation::Delete
+        && IMMORTAL.contains(&write.name.as_str())
+    {
         return Err(write.forbidden("this namespace may not be deleted"));
     }
     let namespace = write.namespace.as_str();

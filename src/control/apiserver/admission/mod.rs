@@ -161,7 +161,11 @@ struct Context {
 }
 
 impl AdmissionFlags {
-    pub fn build(&self, store: Store, authorizer: Arc<Authorizer>) -> std::result::Result<Admission, AdmissionError> {
+    pub fn build(
+        &self,
+        store: Store,
+        authorizer: Arc<Authorizer>,
+    ) -> std::result::Result<Admission, AdmissionError> {
         let (enabled, disabled) = (&self.enable_admission_plugins, &self.disable_admission_plugins);
         let known = |name: &str| PLUGINS.iter().any(|(own, _)| *own == name) || UNIMPLEMENTED.contains(&name);
         if let Some(name) = enabled.iter().find(|name| !known(name)) {
@@ -186,7 +190,8 @@ impl AdmissionFlags {
             not_ready_seconds: self.default_not_ready_toleration_seconds,
             unreachable_seconds: self.default_unreachable_toleration_seconds,
         };
-        let plugins = PLUGINS.iter().filter(|(name, default)| on(name, *default)).map(|(name, _)| *name).collect();
+        let plugins =
+            PLUGINS.iter().filter(|(name, default)| on(name, *default)).map(|(name, _)| *name).collect();
         Ok(Admission { plugins, context })
     }
 }

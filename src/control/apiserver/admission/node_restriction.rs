@@ -50,18 +50,21 @@ impl Check<'_> {
             ("", Operation::Create) => self.mirror_pod(),
             ("", Operation::Delete) => match self.write.old_text("/spec/nodeName") == node {
                 true => Ok(()),
-                false => self.refuse(format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
+                false => self
+                    .refuse(format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
             },
             ("", Operation::Update) => self.refuse(format!(
                 "unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods"
             )),
             ("status", _) => self.pod_status(),
             ("eviction", _) => {
-                let pod = lookup::object(&self.context.store, "", "pods", &self.write.namespace, &self.write.name);
+                let pod =
+                    lookup::object(&self.context.store, "", "pods", &self.write.namespace, &self.write.name);
                 let pod = pod.ok_or_else(|| Status::not_found("", "pods", &self.write.name))?;
                 match text(&pod, "/spec/nodeName") == node {
                     true => Ok(()),
-                    false => self.refuse(format!("node {node} can only evict pods with spec.nodeName set to itself")),
+                    false => self
+                        .refuse(format!("node {node} can only evict pods with spec.nodeName set to itself")),
                 }
             }
             (other, _) => self.refuse(format!(
@@ -79,9 +82,11 @@ impl Check<'_> {
             ));
         }
         if text(pod, "/spec/nodeName") != node {
-            return self.refuse(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
+            return self
+                .refuse(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
         }
-        let own = |owner: &Value| owner["apiVersion"] == "v1" && owner["kind"] == "Node" && owner["name"] == node;
+        let own =
+            |owner: &Value| owner["apiVersion"] == "v1" && owner["kind"] == "Node" && owner["name"] == node;
         match list(&pod["metadata"]["ownerReferences"]) {
             [owner] if own(owner) => {}
             [_, _, ..] => {
@@ -89,13 +94,18 @@ impl Check<'_> {
                 return self.refuse(format!("node {node:?} {what}"));
             }
             _ => {
-                return self.refuse(format!("node {node:?} can only create pods with an owner reference set to itself"));
+                return self.refuse(format!(
+                    "node {node:?} can only create pods with an owner reference set to itself"
+                ));
             }
         }
         if !text(pod, "/spec/serviceAccountName").is_empty() {
-            return self.refuse(format!("node {node:?} can not create pods that reference a service account"));
+            return self
+                .refuse(format!("node {node:?} can not create pods that reference a service account"));
         }
-        let refers = |pointer: &str| list(&pod["spec"]["volumes"]).iter().any(|volume| volume.pointer(pointer).is_some());
+        let refers = |pointer: &str| {
+            list(&pod["spec"]["volumes"]).iter().any(|volume| volume.pointer(pointer).is_some())
+        };
         for (pointer, what) in [
             ("/secret", "secrets"),
             ("/configMap", "configmaps"),
@@ -125,7 +135,8 @@ impl Check<'_> {
         if write.name != node {
             return self.refuse(format!("node {node:?} is not allowed to modify node {:?}", write.name));
         }
-        let forbidden: Vec<String> = modified_labels(write).into_iter().filter(|label| is_restricted(label)).collect();
+        let forbidden: Vec<String> =
+            modified_labels(write).into_iter().filter(|label| is_restricted(label)).collect();
         match write.operation {
             Operation::Create if !forbidden.is_empty() => self.refuse(format!(
                 "node {node:?} is not allowed to set the following labels: {}",
@@ -133,7 +144,11 @@ impl Check<'_> {
             )),
             Operation::Update => {
                 let part = |object: &Option<Value>, pointer: &str| {
-                    object.as_ref().and_then(|object| object.pointer(pointer)).filter(|value| !list(value).is_empty()).cloned()
+                    object
+                        .as_ref()
+                        .and_then(|object| object.pointer(pointer))
+                        .filter(|value| !list(value).is_empty())
+                        .cloned()
                 };
                 let differs = |pointer: &str| part(&write.object, pointer) != part(&write.old, pointer);
                 if differs("/metadata/ownerReferences") {
@@ -144,7 +159,9 @@ impl Check<'_> {
                 }
                 match forbidden.is_empty() {
                     true => Ok(()),
-                    false => self.refuse(format!("is not allowed to modify labels: {}", forbidden.join(", "))),
+                    false => {
+                        self.refuse(format!("is not allowed to modify labels: {}", forbidden.join(", ")))
+                    }
                 }
             }
             _ => Ok(()),
@@ -222,19 +239,29 @@ impl Check<'_> {
         if !ours.contains(&write.new_text("/spec/signerName")) {
             return Ok(());
         }
-        let request = certificates::request_of(write).map_err(|error| write.forbidden(format!("unable to parse csr: {error}")))?;
+        let request = certificates::request_of(write)
+            .map_err(|error| write.forbidden(format!("unable to parse csr: {error}")))?;
         let own = format!("system:node:{}", self.node);
-        if request.cn == own { Ok(()) } else { self.refuse(format!("can only create a node CSR with CN={own}")) }
+        if request.cn == own {
+            Ok(())
+        } else {
+            self.refuse(format!("can only create a node CSR with CN={own}"))
+        }
     }
 }
 
 /// The labels that are added, changed or gone, sorted.
 fn modified_labels(write: &Attributes) -> Vec<String> {
     let labels = |object: &Option<Value>| {
-        object.as_ref().and_then(|object| object["metadata"]["labels"].as_object()).cloned().unwrap_or_default()
+        object
+            .as_ref()
+            .and_then(|object| object["metadata"]["labels"].as_object())
+            .cloned()
+            .unwrap_or_default()
     };
     let (new, old) = (labels(&write.object), labels(&write.old));
-    let mut keys: Vec<String> = new.keys().chain(old.keys()).filter(|key| new.get(*key) != old.get(*key)).cloned().collect();
+    let mut keys: Vec<String> =
+        new.keys().chain(old.keys()).filter(|key| new.get(*key) != old.get(*key)).cloned().collect();
     keys.sort();
     keys.dedup();
     keys

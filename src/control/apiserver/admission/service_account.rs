@@ -57,7 +57,9 @@ fn check_mirror(pod: &Value) -> std::result::Result<(), String> {
     if !lookup::text(pod, "/spec/serviceAccountName").is_empty() {
         return Err("a mirror pod may not reference service accounts".into());
     }
-    let token = |volume: &Value| list(&volume["projected"]["sources"]).iter().any(|source| !source["serviceAccountToken"].is_null());
+    let token = |volume: &Value| {
+        list(&volume["projected"]["sources"]).iter().any(|source| !source["serviceAccountToken"].is_null())
+    };
     match list(&pod["spec"]["volumes"]).iter().any(token) {
         true => Err("a mirror pod may not use ServiceAccountToken volume projections".into()),
         false => Ok(()),
@@ -127,5 +129,8 @@ pub(super) fn push(object: &mut Value, field: &str, item: Value) {
 fn suffix() -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let random = uuid::Uuid::new_v4();
-    random.as_bytes()[..5].iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect()
+    random.as_bytes()[..5]
+        .iter()
+        .map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]))
+        .collect()
 }

@@ -47,7 +47,8 @@ fn write(user: &str, group: &str, resource: &str, object: Value) -> Attributes {
 #[tokio::test]
 async fn a_pod_gets_its_account_token_tolerations_and_priority() {
     let (_dir, _store, admission) = admission(&[]).await;
-    let pod = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"containers": [{"name": "c"}]}});
+    let pod =
+        json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"containers": [{"name": "c"}]}});
     let mut attributes = write("jane", "", "pods", pod);
     admission.admit(&mut attributes).await.unwrap();
     let spec = &attributes.object.as_ref().unwrap()["spec"];
@@ -67,11 +68,13 @@ async fn a_pod_gets_its_account_token_tolerations_and_priority() {
 async fn automount_false_is_respected_and_a_missing_account_refused() {
     let (_dir, _store, admission) = admission(&[]).await;
     let spec = json!({"automountServiceAccountToken": false, "containers": [{"name": "c"}]});
-    let mut attributes = write("jane", "", "pods", json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec}));
+    let mut attributes =
+        write("jane", "", "pods", json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec}));
     admission.admit(&mut attributes).await.unwrap();
     assert!(attributes.object.unwrap()["spec"]["volumes"].is_null());
     let spec = json!({"serviceAccountName": "ghost", "containers": []});
-    let mut attributes = write("jane", "", "pods", json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec}));
+    let mut attributes =
+        write("jane", "", "pods", json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec}));
     assert_eq!(
         admission.admit(&mut attributes).await.unwrap_err().message,
         "pods \"web\" is forbidden: error looking up service account default/ghost: serviceaccount \"ghost\" not found"
@@ -81,8 +84,13 @@ async fn automount_false_is_respected_and_a_missing_account_refused() {
 #[tokio::test]
 async fn a_namespace_must_be_there_to_stay() {
     let (_dir, _store, admission) = admission(&[]).await;
-    let map = |namespace: &str| write("jane", "", "configmaps", json!({"metadata": {"name": "a", "namespace": namespace}}));
-    assert_eq!(admission.admit(&mut map("nowhere")).await.unwrap_err().message, "namespaces \"nowhere\" not found");
+    let map = |namespace: &str| {
+        write("jane", "", "configmaps", json!({"metadata": {"name": "a", "namespace": namespace}}))
+    };
+    assert_eq!(
+        admission.admit(&mut map("nowhere")).await.unwrap_err().message,
+        "namespaces \"nowhere\" not found"
+    );
     let refusal = admission.admit(&mut map("going")).await.unwrap_err();
     assert_eq!(
         refusal.message,
@@ -168,7 +176,8 @@ async fn nobody_grants_what_they_do_not_hold() {
 
 #[tokio::test]
 async fn external_addresses_are_refused_only_when_asked_for() {
-    let service = json!({"metadata": {"name": "s", "namespace": "default"}, "spec": {"externalIPs": ["198.51.100.2"]}});
+    let service =
+        json!({"metadata": {"name": "s", "namespace": "default"}, "spec": {"externalIPs": ["198.51.100.2"]}});
     let (_dir, _store, open) = admission(&[]).await;
     open.admit(&mut write("jane", "", "services", service.clone())).await.unwrap();
     let (_dir, _store, closed) = admission(&["DenyServiceExternalIPs"]).await;

@@ -15,14 +15,15 @@ pub(super) fn admit(context: &Context, write: &mut Attributes) {
         ("node.kubernetes.io/unreachable", context.unreachable_seconds),
     ] {
         if !list(&pod["spec"]["tolerations"]).iter().any(|toleration| tolerates(toleration, key)) {
-            let toleration =
-                json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+            let toleration = json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
             push(&mut pod["spec"], "tolerations", toleration);
         }
     }
 }
 
 fn tolerates(toleration: &Value, key: &str) -> bool {
-    let empty_or = |field: &str, wanted: &str| matches!(toleration[field].as_str(), None | Some("")) || toleration[field] == wanted;
+    let empty_or = |field: &str, wanted: &str| {
+        matches!(toleration[field].as_str(), None | Some("")) || toleration[field] == wanted
+    };
     empty_or("key", key) && empty_or("effect", "NoExecute")
 }

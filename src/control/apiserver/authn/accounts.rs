@@ -118,7 +118,8 @@ impl ServiceAccounts {
 
     /// A token kept in a Secret: good as long as the Secret holds it.
     fn legacy(&self, store: &Store, claims: &Value, token: &str) -> Result<UserInfo, String> {
-        let claim = |name: &str| claims[format!("kubernetes.io/serviceaccount/{name}")].as_str().unwrap_or_default();
+        let claim =
+            |name: &str| claims[format!("kubernetes.io/serviceaccount/{name}")].as_str().unwrap_or_default();
         let (namespace, account) = (claim("namespace"), claim("service-account.name"));
         let uid = claim("service-account.uid");
         if text(claims, "/sub") != format!("system:serviceaccount:{namespace}:{account}") {
@@ -149,13 +150,19 @@ impl Bound<'_> {
     fn check(&self, plural: &str, word: &str, name: &str, uid: &str) -> Result<(), String> {
         let namespace = self.namespace;
         let Some(found) = object(self.store, "", plural, namespace, name) else {
-            return Err(format!("service account token has been invalidated: {word} {namespace}/{name} is gone"));
+            return Err(format!(
+                "service account token has been invalidated: {word} {namespace}/{name} is gone"
+            ));
         };
         if deleted_at(&found).is_some_and(|at| at < self.now - LEEWAY) {
-            return Err(format!("service account token has been invalidated: {word} {namespace}/{name} has been deleted"));
+            return Err(format!(
+                "service account token has been invalidated: {word} {namespace}/{name} has been deleted"
+            ));
         }
         if text(&found, "/metadata/uid") != uid {
-            return Err(format!("service account token has been invalidated: {word} {namespace}/{name} is another now"));
+            return Err(format!(
+                "service account token has been invalidated: {word} {namespace}/{name} is another now"
+            ));
         }
         Ok(())
     }
@@ -194,7 +201,8 @@ fn matching(claims: &Value, wanted: &[String]) -> Result<Vec<String>, String> {
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    let both: Vec<String> = wanted.iter().filter(|audience| own.contains(&audience.as_str())).cloned().collect();
+    let both: Vec<String> =
+        wanted.iter().filter(|audience| own.contains(&audience.as_str())).cloned().collect();
     match both.is_empty() {
         false => Ok(both),
         true => Err(format!("token audiences {own:?} is invalid for the target audiences {wanted:?}")),

@@ -21,7 +21,9 @@ fn from_header(headers: &HeaderMap) -> Option<String> {
 
 fn from_subprotocol(headers: &HeaderMap) -> Option<String> {
     headers.get(header::UPGRADE)?.to_str().ok().filter(|value| value.eq_ignore_ascii_case("websocket"))?;
-    let mut offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let encoded = offers.find_map(|offer| offer.split(',').find_map(|one| one.trim().strip_prefix(SUBPROTOCOL)))?;
+    let mut offers =
+        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let encoded =
+        offers.find_map(|offer| offer.split(',').find_map(|one| one.trim().strip_prefix(SUBPROTOCOL)))?;
     String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
 }

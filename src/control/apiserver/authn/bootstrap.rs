@@ -16,14 +16,18 @@ pub(super) fn verify(store: &Store, token: &str, now: i64) -> Result<Option<User
     let Some((id, secret)) = split(token) else { return Ok(None) };
     let name = format!("bootstrap-token-{id}");
     let Some(object) = lookup::object(store, "", "secrets", "kube-system", &name) else { return Ok(None) };
-    if lookup::deleted_at(&object).is_some() || lookup::text(&object, "/type") != "bootstrap.kubernetes.io/token" {
+    if lookup::deleted_at(&object).is_some()
+        || lookup::text(&object, "/type") != "bootstrap.kubernetes.io/token"
+    {
         return Ok(None);
     }
     let known = data(&object, "token-secret");
     if data(&object, "token-id") != id || !same(&known, secret) {
         return Ok(None);
     }
-    if is_expired(&data(&object, "expiration"), now) || data(&object, "usage-bootstrap-authentication") != "true" {
+    if is_expired(&data(&object, "expiration"), now)
+        || data(&object, "usage-bootstrap-authentication") != "true"
+    {
         return Ok(None);
     }
     let mut groups = vec!["system:bootstrappers".to_owned()];
@@ -47,7 +51,8 @@ fn split(token: &str) -> Option<(&str, &str)> {
 /// `^system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]$`
 fn is_bootstrap_group(group: &str) -> bool {
     let Some(rest) = group.strip_prefix("system:bootstrappers:") else { return false };
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b':' || byte == b'-';
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b':' || byte == b'-';
     (1..=256).contains(&rest.len())
         && rest.bytes().all(allowed)
         && rest.ends_with(|last: char| last.is_ascii_lowercase() || last.is_ascii_digit())

@@ -60,7 +60,9 @@ impl AuthnFlags {
             }
         };
         if self.anonymous_auth && always_allows {
-            tracing::warn!("AnonymousAuth is not allowed with the AlwaysAllow authorizer. Resetting AnonymousAuth to false. You should use a different authorizer");
+            tracing::warn!(
+                "AnonymousAuth is not allowed with the AlwaysAllow authorizer. Resetting AnonymousAuth to false. You should use a different authorizer"
+            );
         }
         let anonymous = match self.anonymous_auth && !always_allows {
             true => Anonymous::Allowed,
@@ -96,10 +98,11 @@ impl AuthnFlags {
             true => self.service_account_issuer[..1].to_vec(),
             false => self.api_audiences.clone(),
         };
-        let longest = go_seconds(&self.service_account_max_token_expiration).ok_or_else(|| AuthnError::Duration {
-            flag: "service-account-max-token-expiration",
-            value: self.service_account_max_token_expiration.clone(),
-        })?;
+        let longest =
+            go_seconds(&self.service_account_max_token_expiration).ok_or_else(|| AuthnError::Duration {
+                flag: "service-account-max-token-expiration",
+                value: self.service_account_max_token_expiration.clone(),
+            })?;
         Ok(ServiceAccounts {
             issuers: self.service_account_issuer.clone(),
             keys,

@@ -84,7 +84,11 @@ impl Authenticator {
     }
 
     /// A token's owner and the audiences it was found good for, as a TokenReview asks.
-    pub fn token(&self, token: &str, audiences: &[String]) -> std::result::Result<Option<(UserInfo, Vec<String>)>, String> {
+    pub fn token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> std::result::Result<Option<(UserInfo, Vec<String>)>, String> {
         let now = jiff::Timestamp::now().as_second();
         if let Some(accounts) = &self.accounts
             && let Some((user, matching)) = accounts.verify(&self.store, token, audiences, now)?
@@ -137,9 +141,13 @@ impl Authenticator {
         }
     }
 
-    fn certificate(&self, chain: &[CertificateDer<'static>]) -> std::result::Result<Option<UserInfo>, String> {
+    fn certificate(
+        &self,
+        chain: &[CertificateDer<'static>],
+    ) -> std::result::Result<Option<UserInfo>, String> {
         let (Some(roots), false) = (&self.roots, chain.is_empty()) else { return Ok(None) };
-        let subject = roots.verify(chain).map_err(|error| format!("verifying certificate failed: {error}"))?;
+        let subject =
+            roots.verify(chain).map_err(|error| format!("verifying certificate failed: {error}"))?;
         if subject.cn.is_empty() {
             return Ok(None);
         }
@@ -162,7 +170,8 @@ impl Authenticator {
                 return Ok(Some(user.clone()));
             }
         }
-        let audiences = self.accounts.as_ref().map(|accounts| accounts.audiences().to_vec()).unwrap_or_default();
+        let audiences =
+            self.accounts.as_ref().map(|accounts| accounts.audiences().to_vec()).unwrap_or_default();
         let Some((user, _)) = self.token(token, &audiences)? else { return Ok(None) };
         let mut known = self.tokens.lock().expect("nothing panics while holding the lock");
         if known.len() >= CACHED_TOKENS {

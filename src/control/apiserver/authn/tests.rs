@@ -1,7 +1,7 @@
 //! Real tokens and certificates against a real store.
 
-use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::*;
@@ -108,7 +108,8 @@ async fn nothing_is_anonymous_and_anything_wrong_is_unauthorized() {
     assert_eq!(world.ask(None, &[]).unwrap(), anonymous());
     assert_eq!(world.ask(Some("Bearer junk"), &[]).unwrap_err().code, 401);
     assert_eq!(world.ask(Some("Basic dTpw"), &[]).unwrap(), anonymous());
-    let stranger = Authority::new("other").unwrap().issue(&LeafSpec::client("mallory", &["system:masters"])).unwrap();
+    let stranger =
+        Authority::new("other").unwrap().issue(&LeafSpec::client("mallory", &["system:masters"])).unwrap();
     let chain = crate::pki::certificates(stranger.cert_pem.as_bytes()).unwrap();
     assert_eq!(world.ask(None, &chain).unwrap_err().code, 401);
 }

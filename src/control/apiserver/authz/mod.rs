@@ -163,7 +163,8 @@ pub fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> Status {
     let (name, verb) = (&user.name, &info.verb);
     let Some(resource) = &info.resource else {
         let text = with_reason(format!("User {name:?} cannot {verb} path {:?}", info.path), reason);
-        return Status::new(403, "Forbidden", format!("forbidden: {text}")).with_details(serde_json::json!({}));
+        return Status::new(403, "Forbidden", format!("forbidden: {text}"))
+            .with_details(serde_json::json!({}));
     };
     let what = match resource.subresource.as_str() {
         "" => resource.resource.clone(),

@@ -134,7 +134,9 @@ impl NodeAuthorizer {
                 Decision::no_opinion("can only list/watch pods with spec.nodeName field selector")
             }
             // NodeRestriction limits these to the node's own.
-            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Decision::allow(),
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
+                Decision::allow()
+            }
             _ => Decision::no_opinion(""),
         }
     }
@@ -145,9 +147,10 @@ impl NodeAuthorizer {
         }
         match self.leads_to(asked, from) {
             true => Decision::allow(),
-            false => {
-                Decision::no_opinion(format!("no relationship found between node '{}' and this object", asked.node))
-            }
+            false => Decision::no_opinion(format!(
+                "no relationship found between node '{}' and this object",
+                asked.node
+            )),
         }
     }
 
@@ -199,11 +202,15 @@ impl Asked<'_> {
             return Decision::no_opinion("can only get, create, update, patch, or delete a node lease");
         }
         if self.resource.namespace != "kube-node-lease" {
-            return Decision::no_opinion("can only access leases in the \"kube-node-lease\" system namespace");
+            return Decision::no_opinion(
+                "can only access leases in the \"kube-node-lease\" system namespace",
+            );
         }
         // The name of what is created is not known here; NodeRestriction looks at it.
         if self.verb != "create" && self.resource.name != self.node {
-            return Decision::no_opinion("can only access node lease with the same name as the requesting node");
+            return Decision::no_opinion(
+                "can only access node lease with the same name as the requesting node",
+            );
         }
         Decision::allow()
     }

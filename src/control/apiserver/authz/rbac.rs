@@ -95,7 +95,8 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Arc<Vec<Ru
 
 impl Rbac {
     pub(super) fn new(store: Store) -> Self {
-        let bucket = |plural| registry::by_name(GROUP, plural).expect("the table has RBAC's rows").bucket.clone();
+        let bucket =
+            |plural| registry::by_name(GROUP, plural).expect("the table has RBAC's rows").bucket.clone();
         Self { store, buckets: KINDS.map(bucket), index: RwLock::default() }
     }
 
@@ -204,7 +205,8 @@ impl Place<'_> {
             _ => objects.roles.get(format!("{}/{}", self.namespace, role.name).as_str()),
         };
         let rules = rules.map(|(_, object)| Arc::clone(&object.rules));
-        let rules = rules.ok_or_else(|| format!("{}.{GROUP} {:?} not found", role.kind.to_lowercase(), role.name));
+        let rules =
+            rules.ok_or_else(|| format!("{}.{GROUP} {:?} not found", role.kind.to_lowercase(), role.name));
         for subject in &binding.subjects {
             let (key, shown) = self.subject(subject);
             let reason = format!(

@@ -103,7 +103,9 @@ impl Rule {
         }
         let named = match atom.resource_names.as_slice() {
             [] => self.resource_names.is_empty(),
-            names => self.resource_names.is_empty() || names.iter().all(|name| self.resource_names.contains(name)),
+            names => {
+                self.resource_names.is_empty() || names.iter().all(|name| self.resource_names.contains(name))
+            }
         };
         let resource = atom.resources.first().map_or("", String::as_str);
         let (parent, child) = resource.split_once('/').unwrap_or((resource, ""));

@@ -7,7 +7,11 @@ use super::*;
 use crate::control::apiserver::request::ResourceRequest;
 
 fn user(name: &str, groups: &[&str]) -> UserInfo {
-    UserInfo { name: name.into(), groups: groups.iter().map(|group| (*group).into()).collect(), ..UserInfo::default() }
+    UserInfo {
+        name: name.into(),
+        groups: groups.iter().map(|group| (*group).into()).collect(),
+        ..UserInfo::default()
+    }
 }
 
 fn resource(verb: &str, group: &str, path: &str, namespace: &str) -> RequestInfo {
@@ -36,7 +40,14 @@ async fn authorizer(modes: &[&str]) -> (tempfile::TempDir, Store, Authorizer) {
     (dir, store.clone(), flags.build(store).unwrap())
 }
 
-async fn bind(store: &Store, kind: &str, name: &str, namespace: &str, role: (&str, &str), subject: serde_json::Value) {
+async fn bind(
+    store: &Store,
+    kind: &str,
+    name: &str,
+    namespace: &str,
+    role: (&str, &str),
+    subject: serde_json::Value,
+) {
     let object = json!({
         "metadata": {"name": name, "namespace": namespace},
         "subjects": [subject], "roleRef": {"kind": role.0, "name": role.1},
@@ -91,7 +102,9 @@ async fn a_missing_role_is_named_and_accounts_and_paths_match() {
     let version = path("get", "/version");
     assert_eq!(
         authorizer.authorize(&pod, &version),
-        Decision::NoOpinion { reason: "RBAC: clusterrole.rbac.authorization.k8s.io \"info\" not found".into() }
+        Decision::NoOpinion {
+            reason: "RBAC: clusterrole.rbac.authorization.k8s.io \"info\" not found".into()
+        }
     );
     let role = json!({
         "metadata": {"name": "info"},

@@ -166,18 +166,12 @@ pub(super) const ROLES: &[Role] = &[
         "system:controller:resourcequota-controller",
         &[on("list watch", "*", "*"), on("update", "core", "resourcequotas/status"), EVENTS],
     ),
-    role(
-        "system:controller:root-ca-cert-publisher",
-        &[on("create update", "core", "configmaps"), EVENTS],
-    ),
+    role("system:controller:root-ca-cert-publisher", &[on("create update", "core", "configmaps"), EVENTS]),
     role(
         "system:controller:route-controller",
         &[on("list watch", "core", "nodes"), on("patch", "core", "nodes/status"), EVENTS],
     ),
-    role(
-        "system:controller:service-account-controller",
-        &[on("create", "core", "serviceaccounts"), EVENTS],
-    ),
+    role("system:controller:service-account-controller", &[on("create", "core", "serviceaccounts"), EVENTS]),
     role(
         "system:controller:service-controller",
         &[

@@ -53,7 +53,12 @@ const fn on(verbs: &'static str, groups: &'static str, resources: &'static str) 
     Line::Resources { verbs, groups, resources }
 }
 
-const fn named(verbs: &'static str, groups: &'static str, resources: &'static str, names: &'static str) -> Line {
+const fn named(
+    verbs: &'static str,
+    groups: &'static str,
+    resources: &'static str,
+    names: &'static str,
+) -> Line {
     Line::Named { verbs, groups, resources, names }
 }
 
@@ -97,7 +102,10 @@ fn objects() -> Vec<(&'static str, Value)> {
     }
     for role in controllers::ROLES {
         let account = role.name.trim_start_matches(controllers::PREFIX);
-        list.push(("clusterrolebindings", cluster_binding(role.name, subjects(&format!("account:kube-system:{account}")))));
+        list.push((
+            "clusterrolebindings",
+            cluster_binding(role.name, subjects(&format!("account:kube-system:{account}"))),
+        ));
     }
     list.extend(namespaced::objects());
     list
@@ -129,7 +137,8 @@ fn priority_classes() -> Vec<Value> {
 async fn ensure(store: &Store, group: &str, plural: &str, wanted: &Value) -> Result<(), StoreError> {
     let row = registry::by_name(group, plural).expect("the table has these rows");
     let meta = &wanted["metadata"];
-    let key = row.key(meta["namespace"].as_str().unwrap_or_default(), meta["name"].as_str().unwrap_or_default());
+    let key =
+        row.key(meta["namespace"].as_str().unwrap_or_default(), meta["name"].as_str().unwrap_or_default());
     loop {
         let (object, expect) = match store.get(&row.bucket, &key) {
             None => (first(wanted), Expect::Absent),
@@ -151,7 +160,8 @@ async fn ensure(store: &Store, group: &str, plural: &str, wanted: &Value) -> Res
 fn first(wanted: &Value) -> Value {
     let mut object = wanted.clone();
     object["metadata"]["uid"] = json!(uuid::Uuid::new_v4().to_string());
-    object["metadata"]["creationTimestamp"] = json!(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    object["metadata"]["creationTimestamp"] =
+        json!(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     object
 }
 
@@ -262,10 +272,9 @@ fn subjects(list: &str) -> Vec<Value> {
 
 fn rules_json(lines: &[Line]) -> Vec<Value> {
     let words = |list: &str| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let groups = |list: &str| words(list).into_iter().map(|group| if group == "core" { String::new() } else { group });
-    let resources = |verbs: &str, group: &str, resources: &str| {
-        json!({"verbs": words(verbs), "apiGroups": groups(group).collect::<Vec<_>>(), "resources": words(resources)})
-    };
+    let groups =
+        |list: &str| words(list).into_iter().map(|group| if group == "core" { String::new() } else { group });
+    let resources = |verbs: &str, group: &str, resources: &str| json!({"verbs": words(verbs), "apiGroups": groups(group).collect::<Vec<_>>(), "resources": words(resources)});
     let one = |line: &Line| match line {
         Line::Resources { verbs, groups, resources: what } => resources(verbs, groups, what),
         Line::Named { verbs, groups, resources: what, names } => {
@@ -299,7 +308,9 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         reconcile(&store).await.unwrap();
         let bucket = &registry::by_name(GROUP, "clusterroles").unwrap().bucket;
-        let read = || serde_json::from_slice::<Value>(&store.get(bucket, "system:basic-user").unwrap().value).unwrap();
+        let read = || {
+            serde_json::from_slice::<Value>(&store.get(bucket, "system:basic-user").unwrap().value).unwrap()
+        };
         let mut role = read();
         let extra = json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]});
         role["rules"] = json!([extra]);
@@ -330,7 +341,9 @@ mod tests {
     #[test]
     fn every_binding_names_a_role_of_the_tables() {
         let all = objects();
-        let exists = |kind: &str, name: &Value| all.iter().any(|(_, o)| o["kind"] == kind && o["metadata"]["name"] == *name);
+        let exists = |kind: &str, name: &Value| {
+            all.iter().any(|(_, o)| o["kind"] == kind && o["metadata"]["name"] == *name)
+        };
         for (_, object) in &all {
             if let Some(role) = object.get("roleRef") {
                 assert!(exists(role["kind"].as_str().unwrap(), &role["name"]), "{}", role["name"]);

@@ -39,7 +39,10 @@ pub(super) const ROLES: &[Role] = &[
     role("cluster-admin", &[on("*", "*", "*"), paths("*", "*")]),
     role(
         "system:discovery",
-        &[paths("get", "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/")],
+        &[paths(
+            "get",
+            "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/",
+        )],
     ),
     role(
         "system:monitoring",

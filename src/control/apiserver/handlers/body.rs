@@ -48,7 +48,10 @@ fn json(body: &Bytes) -> Result<Value> {
 pub fn decode(row: &Resource, mut object: Value, fields: FieldValidation) -> Result<Decoded> {
     name_kind(row, &mut object)?;
     let cannot = |why: String| {
-        Status::bad_request(format!("{} in version {:?} cannot be handled as a {}: {why}", row.kind, row.version, row.kind))
+        Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {why}",
+            row.kind, row.version, row.kind
+        ))
     };
     if !object["metadata"].is_object() {
         object["metadata"] = Value::Object(Default::default());
@@ -181,8 +184,14 @@ mod tests {
     #[test]
     fn another_kind_or_version_is_refused() {
         for (object, want) in [
-            (json!({"apiVersion": "apps/v1"}), "the API version in the data (apps/v1) does not match the expected API version (v1)"),
-            (json!({"kind": "ConfigMap", "apiVersion": "v1"}), "ConfigMap in version \"v1\" cannot be handled as a Pod"),
+            (
+                json!({"apiVersion": "apps/v1"}),
+                "the API version in the data (apps/v1) does not match the expected API version (v1)",
+            ),
+            (
+                json!({"kind": "ConfigMap", "apiVersion": "v1"}),
+                "ConfigMap in version \"v1\" cannot be handled as a Pod",
+            ),
             (json!({"spec": {"containers": 3}}), "json: cannot unmarshal number into Go value"),
             (json!([]), "couldn't get version/kind"),
         ] {

@@ -37,7 +37,8 @@ pub async fn store_new(
     meta::place(row, &mut object, &call.asked().namespace)?;
     let generated = meta::text(&object, "name").is_empty();
     meta::fill_new(row, &mut object)?;
-    let admitted = super::admit::admit(call, row, Operation::Create, Some(object), None, options.dry_run).await?;
+    let admitted =
+        super::admit::admit(call, row, Operation::Create, Some(object), None, options.dry_run).await?;
     let mut object = admitted.unwrap_or_default();
     (row.strategy.prepare_create)(&mut object);
     attribute_to(call, row, &mut object);

@@ -93,7 +93,12 @@ pub async fn collection(call: &Call, row: &'static Resource) -> Result<Response>
 }
 
 /// Deletes one object as far as it can be deleted now.
-pub async fn remove(call: &Call, row: &'static Resource, name: &str, options: &DeleteOptions) -> Result<Outcome> {
+pub async fn remove(
+    call: &Call,
+    row: &'static Resource,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Outcome> {
     let mut attempts = ATTEMPTS;
     loop {
         attempts -= 1;
@@ -111,7 +116,8 @@ pub async fn remove(call: &Call, row: &'static Resource, name: &str, options: &D
         }
         let draft = encode::draft(&object);
         let change = if goes { Change::Delete(draft) } else { Change::Put(draft) };
-        let written = call.api.store.write(&row.bucket, &entry.key, Some(Expect::Revision(entry.mod_revision)), change);
+        let written =
+            call.api.store.write(&row.bucket, &entry.key, Some(Expect::Revision(entry.mod_revision)), change);
         match written.await {
             Ok(entry) if goes => return Ok(Outcome::Gone(entry)),
             Ok(entry) => return Ok(Outcome::Marked(entry)),
@@ -195,7 +201,8 @@ fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
 impl Propagation {
     /// Sets the finalizer that the garbage collector takes off again.
     fn mark(self, object: &mut Value) {
-        let mut finalizers: Vec<Value> = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        let mut finalizers: Vec<Value> =
+            object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
         finalizers.retain(|finalizer| finalizer != "orphan" && finalizer != "foregroundDeletion");
         match self {
             Self::Orphan => finalizers.push(json!("orphan")),
@@ -214,7 +221,10 @@ impl DeleteOptions {
             false => super::body::parse(&call.headers, &call.body)?,
         };
         if !body.is_null() && !matches!(body["kind"].as_str(), None | Some("DeleteOptions" | "")) {
-            return Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: {}", body["kind"])));
+            return Err(Status::bad_request(format!(
+                "decoded object cannot be converted to DeleteOptions: {}",
+                body["kind"]
+            )));
         }
         let mut options = Self::of(&body)?;
         if body.is_null() {
@@ -222,8 +232,11 @@ impl DeleteOptions {
             options.grace = query.text("gracePeriodSeconds").map(whole_number).transpose()?;
             options.propagation = query.text("propagationPolicy").map(propagation).transpose()?;
             if query.text("orphanDependents").is_some() {
-                options.propagation =
-                    Some(if query.flag("orphanDependents") { Propagation::Orphan } else { Propagation::Background });
+                options.propagation = Some(if query.flag("orphanDependents") {
+                    Propagation::Orphan
+                } else {
+                    Propagation::Background
+                });
             }
         }
         options.dry_run |= options::dry_run(call.query.all("dryRun"))?;
@@ -244,7 +257,9 @@ impl DeleteOptions {
                 (None, Some(false)) => Some(Propagation::Background),
                 (None, None) => None,
             },
-            dry_run: options::dry_run(body["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str))?,
+            dry_run: options::dry_run(
+                body["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str),
+            )?,
         })
     }
 
@@ -254,7 +269,9 @@ impl DeleteOptions {
         for (label, wanted, field) in fields {
             let own = meta::text(old, field);
             if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != own) {
-                let why = format!("Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {own}");
+                let why = format!(
+                    "Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {own}"
+                );
                 return Err(Status::conflict(row.group, row.plural, name, &why));
             }
         }
@@ -267,14 +284,19 @@ fn propagation(policy: &str) -> Result<Propagation> {
         "Orphan" => Ok(Propagation::Orphan),
         "Background" => Ok(Propagation::Background),
         "Foreground" => Ok(Propagation::Foreground),
-        other => Err(Status::new(422, "Invalid", format!(
-            "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
-        ))),
+        other => Err(Status::new(
+            422,
+            "Invalid",
+            format!(
+                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+            ),
+        )),
     }
 }
 
 fn whole_number(text: &str) -> Result<i64> {
-    text.parse().map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
+    text.parse()
+        .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
 }
 
 #[cfg(test)]
@@ -288,7 +310,8 @@ mod tests {
 
     #[test]
     fn a_running_pod_gets_its_grace_and_a_pending_one_none() {
-        let mut pod = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5}});
+        let mut pod =
+            json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5}});
         let Step::Mark(marked) = plan(pods(), &pod, &DeleteOptions::default()).unwrap() else { panic!() };
         assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 5);
         assert_eq!(plan(pods(), &marked, &DeleteOptions::default()).unwrap(), Step::Keep);

@@ -50,7 +50,12 @@ impl Span {
     fn read(query: &Query, current: Revision) -> Result<Self> {
         let limit = match query.text("limit") {
             None => None,
-            Some(text) => text.parse::<i64>().map_err(|_| not_a_number(text))?.try_into().ok().filter(|limit| *limit > 0),
+            Some(text) => text
+                .parse::<i64>()
+                .map_err(|_| not_a_number(text))?
+                .try_into()
+                .ok()
+                .filter(|limit| *limit > 0),
         };
         if let Some(token) = query.text("continue") {
             if query.text("resourceVersion").is_some_and(|version| version != "0") {
@@ -64,10 +69,14 @@ impl Span {
         let version = query.text("resourceVersion").map(revision).transpose()?;
         let at = match (query.text("resourceVersionMatch"), version) {
             (Some(_), None) => {
-                return Err(invalid("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"));
+                return Err(invalid(
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
             }
             (Some("Exact"), Some(0)) => {
-                return Err(invalid("resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+                return Err(invalid(
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ));
             }
             (Some("Exact"), at) => at,
             (Some("NotOlderThan"), _) => None,
@@ -155,7 +164,9 @@ fn read_token(text: &str) -> Result<(Revision, String)> {
 /// Reads a resource version.
 pub fn revision(text: &str) -> Result<Revision> {
     text.parse().map_err(|_| {
-        invalid(&format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+        invalid(&format!(
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))
     })
 }
 
@@ -170,7 +181,9 @@ fn invalid(why: &str) -> Status {
 fn list_failed(error: StoreError, continued: bool) -> Status {
     match error {
         StoreError::Compacted { .. } if continued => Status::expired(EXPIRED_TOKEN),
-        StoreError::Compacted { oldest } => Status::expired(format!("The resourceVersion for the provided list is too old (oldest is {oldest}).")),
+        StoreError::Compacted { oldest } => Status::expired(format!(
+            "The resourceVersion for the provided list is too old (oldest is {oldest})."
+        )),
         StoreError::Future { asked, current } => too_large(asked, current),
         StoreError::Closed => super::shutting_down(),
         error => Status::internal(error),

@@ -67,7 +67,9 @@ pub fn fill_new(row: &Resource, object: &mut Value) -> Result<()> {
     if !text(object, "resourceVersion").is_empty() {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    for field in ["selfLink", "managedFields", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"] {
+    for field in
+        ["selfLink", "managedFields", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"]
+    {
         set(object, field, Value::Null);
     }
     if text(object, "name").is_empty() {
@@ -96,7 +98,8 @@ fn letter(byte: u8) -> char {
 
 /// Carries what no client may change from the old object to the new.
 pub fn carry_over(object: &mut Value, old: &Value) {
-    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
+    {
         set(object, field, old["metadata"][field].clone());
     }
     for field in ["selfLink", "managedFields"] {

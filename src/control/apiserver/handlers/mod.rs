@@ -28,7 +28,8 @@ use crate::control::store::{Entry, StoreError};
 /// Answers a request for a resource that passed authorization.
 pub async fn answer(call: &Call) -> Result<Response> {
     let asked = call.asked();
-    let row = registry::find(&asked.group, &asked.version, &asked.resource).ok_or_else(Status::no_such_path)?;
+    let row =
+        registry::find(&asked.group, &asked.version, &asked.resource).ok_or_else(Status::no_such_path)?;
     if !asked.subresource.is_empty() {
         return subresources::answer(call, row).await;
     }
@@ -36,7 +37,9 @@ pub async fn answer(call: &Call) -> Result<Response> {
     let verb = call.info.verb.as_str();
     let collection = matches!(verb, "list" | "watch" | "create" | "deletecollection");
     let misplaced = (across && !matches!(verb, "list" | "watch")) || (!collection && asked.name.is_empty());
-    let named = matches!(verb, "create" | "deletecollection") && !asked.name.is_empty() && asked.field_selector.is_empty();
+    let named = matches!(verb, "create" | "deletecollection")
+        && !asked.name.is_empty()
+        && asked.field_selector.is_empty();
     if !row.verbs.contains(&verb) || misplaced || named {
         return Err(Status::method_not_allowed());
     }

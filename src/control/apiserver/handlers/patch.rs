@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use super::body;
 use super::options::WriteOptions;
 use super::update::{self, Edit};
-use crate::api::{merge_keys, patch};
 use crate::api::status::{Result, Status};
+use crate::api::{merge_keys, patch};
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
 use crate::control::apiserver::respond;
@@ -70,7 +70,8 @@ pub fn insisting(patch: &Patch, mut object: Value, old: &Value) -> Result<Value>
 impl Patch {
     /// Takes the patch by its content type.
     pub fn read(call: &Call) -> Result<Self> {
-        let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind =
+            call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let kind = match kind.split(';').next().unwrap_or_default().trim() {
             "application/json-patch+json" => Kind::Json,
             "application/merge-patch+json" => Kind::Merge,
@@ -85,7 +86,8 @@ impl Patch {
             }
         };
         let versioned = kind != Kind::Json
-            && serde_json::from_slice::<Value>(&call.body).is_ok_and(|patch| patch["metadata"]["resourceVersion"].is_string());
+            && serde_json::from_slice::<Value>(&call.body)
+                .is_ok_and(|patch| patch["metadata"]["resourceVersion"].is_string());
         Ok(Self { kind, document: call.body.clone(), versioned })
     }
 
@@ -94,7 +96,9 @@ impl Patch {
         match self.kind {
             Kind::Json => patch::json(old.clone(), &self.document),
             Kind::Merge => patch::merge(old.clone(), &self.document),
-            Kind::Strategic => patch::strategic(old.clone(), &self.document, merge_keys::of_kind(group, kind)),
+            Kind::Strategic => {
+                patch::strategic(old.clone(), &self.document, merge_keys::of_kind(group, kind))
+            }
         }
     }
 }

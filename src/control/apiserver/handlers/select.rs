@@ -27,10 +27,14 @@ impl Selection {
         let unable = |error| Status::bad_request(format!("unable to parse requirement: {error}"));
         let labels = LabelSelector::parse(&asked.label_selector).map_err(|error| {
             let text = error.to_string();
-            if text.starts_with("unable to parse requirement") { Status::bad_request(text) } else { unable(text) }
+            if text.starts_with("unable to parse requirement") {
+                Status::bad_request(text)
+            } else {
+                unable(text)
+            }
         })?;
-        let mut fields =
-            FieldSelector::parse(&asked.field_selector).map_err(|error| Status::bad_request(error.to_string()))?;
+        let mut fields = FieldSelector::parse(&asked.field_selector)
+            .map_err(|error| Status::bad_request(error.to_string()))?;
         for term in &fields.terms {
             if (row.strategy.fields)(&Value::Null, &term.field).is_none() {
                 return Err(Status::bad_request(format!("field label not supported: {}", term.field)));

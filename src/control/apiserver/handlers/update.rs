@@ -70,7 +70,12 @@ pub fn named(call: &Call, row: &Resource, mut object: Value) -> Result<Value> {
 }
 
 /// Applies an edit to the object the call names and answers with the result.
-pub async fn change(call: &Call, row: &'static Resource, edit: &dyn Edit, options: WriteOptions) -> Result<Response> {
+pub async fn change(
+    call: &Call,
+    row: &'static Resource,
+    edit: &dyn Edit,
+    options: WriteOptions,
+) -> Result<Response> {
     match try_change(call, row, edit, options).await? {
         Outcome::Stored(entry) => super::entry(call, row, StatusCode::OK, &entry),
         Outcome::Dry(object) => super::unstored(call, row, StatusCode::OK, &object),

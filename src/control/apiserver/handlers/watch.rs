@@ -91,12 +91,16 @@ impl Start {
         };
         if call.query.text("sendInitialEvents").is_none() {
             if call.query.text("resourceVersionMatch").is_some() {
-                return invalid("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+                return invalid(
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                );
             }
             return Ok(Self::Events);
         }
         if call.query.text("resourceVersionMatch") != Some("NotOlderThan") {
-            return invalid("resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+            return invalid(
+                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            );
         }
         match call.query.flag("sendInitialEvents") {
             true if !call.query.flag("allowWatchBookmarks") => {
@@ -112,9 +116,9 @@ impl Start {
 fn timeout(call: &Call) -> Result<Duration> {
     let seconds = match call.query.text("timeoutSeconds") {
         None => 0,
-        Some(text) => text
-            .parse::<u64>()
-            .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?,
+        Some(text) => text.parse::<u64>().map_err(|_| {
+            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+        })?,
     };
     // Capped, so that an absurd number is no arithmetic overflow.
     Ok(Duration::from_secs(match seconds {
@@ -259,7 +263,9 @@ fn bookmark(row: &Resource, revision: Revision, initial: bool) -> Bytes {
 /// The last line of a watch that cannot go on: the client lists anew.
 fn ended(error: StoreError, from: Revision) -> Bytes {
     let status = match error {
-        StoreError::Compacted { oldest } => Status::expired(format!("too old resource version: {from} ({oldest})")),
+        StoreError::Compacted { oldest } => {
+            Status::expired(format!("too old resource version: {from} ({oldest})"))
+        }
         error => Status::internal(error),
     };
     line("ERROR", &status.to_json().to_string())

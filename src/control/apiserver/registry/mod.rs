@@ -33,6 +33,8 @@ pub struct Resource {
     /// Reads an object as its kind and writes it again, without the fields the kind does not know.
     pub decode: fn(&Value) -> Result<Value, String>,
     pub strategy: &'static Strategy,
+    /// Describes the kind in a set of OpenAPI definitions and answers a reference to it.
+    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
     /// Where the objects are in the store: `/registry/pods/`.
     pub bucket: String,
 }

@@ -33,7 +33,7 @@ fn typed<T: Serialize + DeserializeOwned>(object: &Value) -> Result<Value, Strin
 }
 
 /// A row with what most have; builders below set the rest.
-fn row<T: k8s_openapi::Resource + Serialize + DeserializeOwned>(
+fn row<T: k8s_openapi::Resource + Serialize + DeserializeOwned + schemars::JsonSchema>(
     plural: &'static str,
     singular: &'static str,
     list_kind: &'static str,
@@ -60,6 +60,7 @@ fn row<T: k8s_openapi::Resource + Serialize + DeserializeOwned>(
         returns_deleted: false,
         decode: typed::<T>,
         strategy: strategies::of(T::GROUP, plural),
+        schema: schemars::SchemaGenerator::subschema_for::<T>,
         bucket,
     }
 }

@@ -28,14 +28,20 @@ pub async fn answer(call: &Call, pods: &'static Resource, name: &str) -> Result<
     admit::admit(call, pods, Operation::Create, Some(binding.clone()), None, options.dry_run).await?;
     let key = pods.key(&call.asked().namespace, name);
     loop {
-        let entry = call.api.store.get(&pods.bucket, &key).ok_or_else(|| Status::not_found("", "pods", name))?;
+        let entry =
+            call.api.store.get(&pods.bucket, &key).ok_or_else(|| Status::not_found("", "pods", name))?;
         let mut pod = encode::object(&entry)?;
         bind(&mut pod, &binding, name)?;
         if options.dry_run {
             break;
         }
         let change = Change::Put(encode::draft(&pod));
-        match call.api.store.write(&pods.bucket, &key, Some(Expect::Revision(entry.mod_revision)), change).await {
+        match call
+            .api
+            .store
+            .write(&pods.bucket, &key, Some(Expect::Revision(entry.mod_revision)), change)
+            .await
+        {
             Ok(_) => break,
             // Somebody else wrote the pod (its status, most likely); the binding still holds or not.
             Err(StoreError::Modified { .. }) => {}
@@ -49,7 +55,9 @@ fn check(binding: &Value, name: &str) -> Result<()> {
     let target = &binding["target"];
     let own = meta::text(binding, "name");
     if !own.is_empty() && own != name {
-        return Err(Status::bad_request(format!("name in URL does not match name in Binding object: {name} != {own}")));
+        return Err(Status::bad_request(format!(
+            "name in URL does not match name in Binding object: {name} != {own}"
+        )));
     }
     let mut causes = Vec::new();
     if !matches!(target["kind"].as_str(), None | Some("" | "Node")) {

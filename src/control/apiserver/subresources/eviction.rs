@@ -17,7 +17,9 @@ pub async fn answer(call: &Call, pods: &'static Resource) -> Result<Response> {
     let name = call.asked().name.as_str();
     let own = meta::text(&sent, "name");
     if !own.is_empty() && own != name {
-        return Err(Status::bad_request(format!("name in URL does not match name in Eviction object: {name} != {own}")));
+        return Err(Status::bad_request(format!(
+            "name in URL does not match name in Eviction object: {name} != {own}"
+        )));
     }
     let mut options = DeleteOptions::of(&sent["deleteOptions"])?;
     options.dry_run |= WriteOptions::read(&call.query)?.dry_run;

@@ -61,7 +61,8 @@ impl Edit for Rescale {
             })?,
         };
         if replicas < 0 {
-            let cause = Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
+            let cause =
+                Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
             return Err(Status::invalid("autoscaling", "Scale", name, &[cause]));
         }
         let mut object = old.clone();
@@ -79,7 +80,8 @@ impl Edit for Rescale {
 /// The Scale of a workload.
 fn scale_of(object: &Value) -> Value {
     let metadata = &object["metadata"];
-    let selector = LabelSelector::from_object(object["spec"].get("selector")).map(|selector| selector.to_string());
+    let selector =
+        LabelSelector::from_object(object["spec"].get("selector")).map(|selector| selector.to_string());
     json!({
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",

@@ -56,7 +56,11 @@ impl Edit for Partial<'_> {
         let (object, warnings) = match &self.source {
             Source::Object(object, warnings) => (object.clone(), warnings.clone()),
             Source::Patch(document) => {
-                let decoded = body::decode(self.row, document.apply(self.row.group, self.row.kind, old)?, self.options.fields)?;
+                let decoded = body::decode(
+                    self.row,
+                    document.apply(self.row.group, self.row.kind, old)?,
+                    self.options.fields,
+                )?;
                 let object = update::named(self.call, self.row, decoded.object)?;
                 (patch::insisting(document, object, old)?, decoded.warnings)
             }
@@ -124,8 +128,12 @@ mod tests {
     fn a_status_write_changes_nothing_else() {
         let row = registry::find("apps", "v1", "deployments").unwrap();
         let old = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 1}, "status": {"x": 1}});
-        let mut new = json!({"metadata": {"labels": {"c": "d"}}, "spec": {"replicas": 9}, "status": {"x": 2}});
+        let mut new =
+            json!({"metadata": {"labels": {"c": "d"}}, "spec": {"replicas": 9}, "status": {"x": 2}});
         keep_all_but_status(row, &mut new, &old);
-        assert_eq!(new, json!({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 1}, "status": {"x": 2}}));
+        assert_eq!(
+            new,
+            json!({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 1}, "status": {"x": 2}})
+        );
     }
 }

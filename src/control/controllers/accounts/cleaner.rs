@@ -49,7 +49,8 @@ async fn clean(world: &World, actor: &Actor, key: String) -> Result<Next, kube::
     let (namespace, name) = split_key(&key);
     let api: Api<Secret> = Api::namespaced(actor.client.clone(), namespace);
     let only_this = Preconditions { uid: token.metadata.uid.clone(), resource_version: None };
-    match api.delete(name, &DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() }).await {
+    match api.delete(name, &DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() }).await
+    {
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         other => other.map(drop)?,
     }

@@ -43,7 +43,9 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
             Err(error) => return warn!(path = %path.display(), %error, "read the root CA file"),
         };
         world.root_cas.synced().await;
-        queue.work("root-ca-cert-publisher", 8, |namespace| publish(&world, &actor, &bundle, namespace)).await;
+        queue
+            .work("root-ca-cert-publisher", 8, |namespace| publish(&world, &actor, &bundle, namespace))
+            .await;
     })
 }
 

@@ -45,14 +45,23 @@ fn detached(payload: &str, id: &str, secret: &str) -> String {
 }
 
 /// The data of the ConfigMap with one signature a usable token and no other.
-fn signed(data: &BTreeMap<String, String>, tokens: &[Rc<Secret>], now: Timestamp) -> BTreeMap<String, String> {
-    let mut all: BTreeMap<String, String> =
-        data.iter().filter(|(key, _)| !key.starts_with(SIGNATURE)).map(|(key, text)| (key.clone(), text.clone())).collect();
+fn signed(
+    data: &BTreeMap<String, String>,
+    tokens: &[Rc<Secret>],
+    now: Timestamp,
+) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> = data
+        .iter()
+        .filter(|(key, _)| !key.starts_with(SIGNATURE))
+        .map(|(key, text)| (key.clone(), text.clone()))
+        .collect();
     let Some(payload) = data.get("kubeconfig") else { return data.clone() };
     for token in tokens {
         let usable = field(token, "usage-bootstrap-signing") == Some("true")
             && remaining(token, now).is_none_or(|left| !left.is_zero());
-        if let (true, Some(id), Some(secret)) = (usable, field(token, "token-id"), field(token, "token-secret")) {
+        if let (true, Some(id), Some(secret)) =
+            (usable, field(token, "token-id"), field(token, "token-secret"))
+        {
             all.insert(format!("{SIGNATURE}{id}"), detached(payload, id, secret));
         }
     }
@@ -80,8 +89,15 @@ mod tests {
 
     #[test]
     fn every_signing_token_signs_and_a_gone_one_does_not() {
-        let fields = [("token-id", "abcdef"), ("token-secret", "0123456789abcdef"), ("usage-bootstrap-signing", "true")];
-        let data = fields.iter().map(|(key, text)| ((*key).to_owned(), ByteString(text.as_bytes().to_vec()))).collect();
+        let fields = [
+            ("token-id", "abcdef"),
+            ("token-secret", "0123456789abcdef"),
+            ("usage-bootstrap-signing", "true"),
+        ];
+        let data = fields
+            .iter()
+            .map(|(key, text)| ((*key).to_owned(), ByteString(text.as_bytes().to_vec())))
+            .collect();
         let token = Rc::new(Secret { data: Some(data), ..Secret::default() });
         let plain = BTreeMap::from([("kubeconfig".to_owned(), "apiVersion: v1".to_owned())]);
         let once = signed(&plain, &[token], Timestamp::UNIX_EPOCH);

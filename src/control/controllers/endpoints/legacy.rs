@@ -9,8 +9,8 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 
 use super::{
-    address, hostname, is_headless, members, publishes_not_ready, reference, selector, service_ports, services,
-    target_port,
+    address, hostname, is_headless, members, publishes_not_ready, reference, selector, service_ports,
+    services, target_port,
 };
 use crate::client::informer::split_key;
 use crate::control::controllers::queue::Next;
@@ -55,7 +55,9 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
     let subsets = subsets(&service, &members(world, &service));
     let labels = labels(&service);
     match known {
-        Some(known) if known.subsets.as_deref().unwrap_or_default() == subsets && known.metadata.labels.as_ref() == Some(&labels) => {}
+        Some(known)
+            if known.subsets.as_deref().unwrap_or_default() == subsets
+                && known.metadata.labels.as_ref() == Some(&labels) => {}
         Some(known) => {
             let mut changed = (*known).clone();
             changed.subsets = Some(subsets);
@@ -133,7 +135,9 @@ mod tests {
         let web = service(json!([{"name": "http", "port": 80, "targetPort": "http"}]));
         let subsets = subsets(&web, &[member("b", "10.244.1.3", false), member("a", "10.244.1.2", true)]);
         assert_eq!(subsets.len(), 1);
-        let ips = |list: &Option<Vec<EndpointAddress>>| list.iter().flatten().map(|one| one.ip.clone()).collect::<Vec<_>>();
+        let ips = |list: &Option<Vec<EndpointAddress>>| {
+            list.iter().flatten().map(|one| one.ip.clone()).collect::<Vec<_>>()
+        };
         assert_eq!(ips(&subsets[0].addresses), ["10.244.1.2"]);
         assert_eq!(ips(&subsets[0].not_ready_addresses), ["10.244.1.3"]);
         assert_eq!(subsets[0].ports.as_ref().unwrap()[0].port, 8080);

@@ -96,8 +96,13 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
         Some(IntOrString::String(name)) => {
             let spec = pod.spec.as_ref()?;
             let protocol = port.protocol.as_deref().unwrap_or("TCP");
-            let sidecars = spec.init_containers.iter().flatten().filter(|one| one.restart_policy.as_deref() == Some("Always"));
-            let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+            let sidecars = spec
+                .init_containers
+                .iter()
+                .flatten()
+                .filter(|one| one.restart_policy.as_deref() == Some("Always"));
+            let ports =
+                spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
             let fits = |one: &&k8s_openapi::api::core::v1::ContainerPort| {
                 one.name.as_deref() == Some(name) && one.protocol.as_deref().unwrap_or("TCP") == protocol
             };
@@ -152,7 +157,8 @@ pub mod tests {
             {"port": 80, "targetPort": "none"}]);
         let service = service(ports);
         let pod = member("a", "10.244.1.2", true);
-        let targets: Vec<Option<i32>> = service_ports(&service).iter().map(|port| target_port(&pod, port)).collect();
+        let targets: Vec<Option<i32>> =
+            service_ports(&service).iter().map(|port| target_port(&pod, port)).collect();
         assert_eq!(targets, [Some(80), Some(9), Some(8080), None]);
     }
 

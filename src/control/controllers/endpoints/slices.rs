@@ -13,8 +13,8 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 
 use super::{
-    address, hostname, is_headless, members, publishes_not_ready, reference, selector, service_ports, services,
-    target_port,
+    address, hostname, is_headless, members, publishes_not_ready, reference, selector, service_ports,
+    services, target_port,
 };
 use crate::client::informer::key_of;
 use crate::control::controllers::queue::{Next, Queue};
@@ -70,7 +70,9 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
     }
     let (namespace, name) = crate::client::informer::split_key(&key);
     let mut known = world.slices.in_namespace(namespace);
-    known.retain(|slice| is_ours(slice) && service_name(slice) == Some(name) && slice.metadata.deletion_timestamp.is_none());
+    known.retain(|slice| {
+        is_ours(slice) && service_name(slice) == Some(name) && slice.metadata.deletion_timestamp.is_none()
+    });
     let api: Api<EndpointSlice> = Api::namespaced(actor.client.clone(), namespace);
     for mut wanted in desired(&service, &members(world, &service)) {
         // A slice with the same ports is brought up to date before a new one is made.
@@ -86,7 +88,8 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
         }
     }
     for surplus in known {
-        match api.delete(surplus.metadata.name.as_deref().unwrap_or_default(), &DeleteParams::default()).await {
+        match api.delete(surplus.metadata.name.as_deref().unwrap_or_default(), &DeleteParams::default()).await
+        {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             other => other.map(drop)?,
         }
@@ -201,8 +204,10 @@ mod tests {
     #[test]
     fn a_hundred_endpoints_fill_a_slice_and_nobody_makes_an_empty_one() {
         let web = service(json!([{"port": 80}]));
-        let pods: Vec<Rc<Pod>> = (0..150).map(|n| member(&format!("p{n}"), &format!("10.244.1.{n}"), true)).collect();
-        let sizes: Vec<usize> = desired(&web, &pods).iter().map(|slice| slice.endpoints.as_ref().unwrap().len()).collect();
+        let pods: Vec<Rc<Pod>> =
+            (0..150).map(|n| member(&format!("p{n}"), &format!("10.244.1.{n}"), true)).collect();
+        let sizes: Vec<usize> =
+            desired(&web, &pods).iter().map(|slice| slice.endpoints.as_ref().unwrap().len()).collect();
         assert_eq!(sizes, [100, 50]);
         assert_eq!(desired(&web, &[])[0].endpoints.as_deref(), Some(&[][..]));
     }

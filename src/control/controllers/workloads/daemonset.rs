@@ -56,9 +56,14 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
     });
     let (fed, seen) = (queue.clone(), world.clone());
     world.pods.on_change(move |old, new| {
-        let owners = old.into_iter().chain(new).filter_map(|pod| ownership::controller_key(&pod.metadata, "DaemonSet"));
+        let owners = old
+            .into_iter()
+            .chain(new)
+            .filter_map(|pod| ownership::controller_key(&pod.metadata, "DaemonSet"));
         owners.for_each(|key| fed.add(key));
-        if let Some(orphan) = new.filter(|pod| old.is_none() && ownership::controller_of(&pod.metadata).is_none()) {
+        if let Some(orphan) =
+            new.filter(|pod| old.is_none() && ownership::controller_of(&pod.metadata).is_none())
+        {
             let namespace = orphan.metadata.namespace.as_deref().unwrap_or_default();
             seen.daemon_sets.in_namespace(namespace).iter().for_each(|set| fed.add(key_of(&**set)));
         }
@@ -83,7 +88,12 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
     let nodes = world.nodes.all();
     let steps = plan(&set, &nodes, &owned(world, &set), Timestamp::now());
     if !steps.create.is_empty() || !steps.delete.is_empty() {
-        info!(daemon_set = key, create = steps.create.len(), delete = steps.delete.len(), "pods follow the nodes");
+        info!(
+            daemon_set = key,
+            create = steps.create.len(),
+            delete = steps.delete.len(),
+            "pods follow the nodes"
+        );
     }
     let outcomes = join_all(steps.delete.iter().map(|pod| pods::delete(world, actor, &*set, pod))).await;
     let made = pods::create_many(world, actor, &*set, &steps.create).await;
@@ -91,7 +101,9 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
     outcomes.into_iter().collect::<Result<Vec<()>, _>>()?;
     made?;
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
-    let waits = owned(world, &set).into_iter().filter_map(|pod| pods::available_in(&pod, min_ready, Timestamp::now()));
+    let waits = owned(world, &set)
+        .into_iter()
+        .filter_map(|pod| pods::available_in(&pod, min_ready, Timestamp::now()));
     Ok(waits.filter(|wait| !wait.is_zero()).min().map_or(Next::Done, Next::After))
 }
 
@@ -109,7 +121,9 @@ fn target(pod: &Pod) -> Option<&str> {
     let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
     let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
     let fields = terms.iter().flat_map(|term| term.match_fields.iter().flatten());
-    fields.filter(|field| field.key == "metadata.name").find_map(|field| field.values.as_ref()?.first().map(String::as_str))
+    fields
+        .filter(|field| field.key == "metadata.name")
+        .find_map(|field| field.values.as_ref()?.first().map(String::as_str))
 }
 
 /// Whether a node should get a pod, and whether one that is there may stay.
@@ -120,8 +134,13 @@ fn should_run(set: &DaemonSet, node: &Node) -> (bool, bool) {
     if !selected {
         return (false, false);
     }
-    let tolerations: Vec<Toleration> =
-        template.tolerations.iter().flatten().cloned().chain(daemon_tolerations(template.host_network == Some(true))).collect();
+    let tolerations: Vec<Toleration> = template
+        .tolerations
+        .iter()
+        .flatten()
+        .cloned()
+        .chain(daemon_tolerations(template.host_network == Some(true)))
+        .collect();
     let kept_out = |effects: &[&str]| {
         let hard = |taint: &&Taint| effects.contains(&taint.effect.as_str());
         taints(node).iter().filter(hard).any(|taint| !tolerations.iter().any(|one| tolerates(one, taint)))
@@ -159,13 +178,16 @@ fn plan(set: &DaemonSet, nodes: &[Rc<Node>], mine: &[Rc<Pod>], now: Timestamp) -
     let mut steps = Steps::default();
     let hash = template_hash(set);
     let mut by_node: BTreeMap<&str, Vec<&Rc<Pod>>> = BTreeMap::new();
-    mine.iter().filter_map(|pod| Some((target(pod)?, pod))).for_each(|(node, pod)| by_node.entry(node).or_default().push(pod));
+    mine.iter()
+        .filter_map(|pod| Some((target(pod)?, pod)))
+        .for_each(|(node, pod)| by_node.entry(node).or_default().push(pod));
     let (mut current, mut outdated) = (Vec::new(), Vec::new());
     for node in nodes {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let here = by_node.remove(name).unwrap_or_default();
         let (run, stay) = should_run(set, node);
-        let (alive, finished): (Vec<&Rc<Pod>>, Vec<&Rc<Pod>>) = here.iter().partition(|pod| !pods::is_finished(pod));
+        let (alive, finished): (Vec<&Rc<Pod>>, Vec<&Rc<Pod>>) =
+            here.iter().partition(|pod| !pods::is_finished(pod));
         let leaving = |pod: &&&Rc<Pod>| pod.metadata.deletion_timestamp.is_some();
         // A failed daemon is deleted, and made again when it is gone.
         steps.delete.extend(finished.iter().filter(|pod| !leaving(pod)).map(|pod| Rc::clone(pod)));
@@ -174,7 +196,8 @@ fn plan(set: &DaemonSet, nodes: &[Rc<Node>], mine: &[Rc<Pod>], now: Timestamp) -
         } else if here.is_empty() && run {
             steps.create.push(pod_for(set, name, &hash));
         }
-        let mut alive: Vec<&Rc<Pod>> = alive.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+        let mut alive: Vec<&Rc<Pod>> =
+            alive.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
         alive.sort_by_key(|pod| pod.metadata.creation_timestamp.clone());
         if stay && alive.len() > 1 {
             steps.delete.extend(alive.drain(1..).map(Rc::clone));
@@ -190,7 +213,13 @@ fn plan(set: &DaemonSet, nodes: &[Rc<Node>], mine: &[Rc<Pod>], now: Timestamp) -
 }
 
 /// The outdated pods that may go now: unavailable ones at once, others while few enough are missing.
-fn replace(set: &DaemonSet, wanted: usize, current: &[Rc<Pod>], outdated: Vec<Rc<Pod>>, now: Timestamp) -> Vec<Rc<Pod>> {
+fn replace(
+    set: &DaemonSet,
+    wanted: usize,
+    current: &[Rc<Pod>],
+    outdated: Vec<Rc<Pod>>,
+    now: Timestamp,
+) -> Vec<Rc<Pod>> {
     let spec = set.spec.clone().unwrap_or_default();
     let strategy = spec.update_strategy.clone().unwrap_or_default();
     if strategy.type_.as_deref() == Some("OnDelete") {
@@ -232,9 +261,9 @@ fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
         values: Some(vec![node.into()]),
     }];
     let affinity = spec.affinity.get_or_insert_default().node_affinity.get_or_insert_default();
-    let required = affinity.required_during_scheduling_ignored_during_execution.get_or_insert_with(|| NodeSelector {
-        node_selector_terms: vec![NodeSelectorTerm::default()],
-    });
+    let required = affinity
+        .required_during_scheduling_ignored_during_execution
+        .get_or_insert_with(|| NodeSelector { node_selector_terms: vec![NodeSelectorTerm::default()] });
     required.node_selector_terms.iter_mut().for_each(|term| term.match_fields = Some(here.clone()));
     pod
 }
@@ -251,7 +280,9 @@ fn status(set: &DaemonSet, nodes: &[Rc<Node>], mine: &[Rc<Pod>], now: Timestamp)
     };
     let (mut updated, mut available) = (0, 0);
     for node in nodes {
-        let here = |pod: &&Rc<Pod>| target(pod) == node.metadata.name.as_deref() && pod.metadata.deletion_timestamp.is_none();
+        let here = |pod: &&Rc<Pod>| {
+            target(pod) == node.metadata.name.as_deref() && pod.metadata.deletion_timestamp.is_none()
+        };
         let mut all: Vec<&Rc<Pod>> = mine.iter().filter(here).collect();
         all.sort_by_key(|pod| pod.metadata.creation_timestamp.clone());
         match (should_run(set, node).0, all.first()) {
@@ -273,14 +304,23 @@ fn status(set: &DaemonSet, nodes: &[Rc<Node>], mine: &[Rc<Pod>], now: Timestamp)
     counts
 }
 
-async fn write_status(world: &World, actor: &Actor, set: &DaemonSet, status: DaemonSetStatus) -> Result<(), kube::Error> {
+async fn write_status(
+    world: &World,
+    actor: &Actor,
+    set: &DaemonSet,
+    status: DaemonSetStatus,
+) -> Result<(), kube::Error> {
     if set.status.as_ref() == Some(&status) {
         return Ok(());
     }
     let mut changed = set.clone();
     changed.status = Some(status);
-    let api: Api<DaemonSet> = Api::namespaced(actor.client.clone(), set.metadata.namespace.as_deref().unwrap_or_default());
-    match api.replace_status(set.metadata.name.as_deref().unwrap_or_default(), &PostParams::default(), &changed).await {
+    let api: Api<DaemonSet> =
+        Api::namespaced(actor.client.clone(), set.metadata.namespace.as_deref().unwrap_or_default());
+    match api
+        .replace_status(set.metadata.name.as_deref().unwrap_or_default(), &PostParams::default(), &changed)
+        .await
+    {
         Ok(written) => world.daemon_sets.learn(written),
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => return Err(error),
@@ -303,13 +343,18 @@ mod tests {
     }
 
     fn node(name: &str, taints: Value) -> Rc<Node> {
-        Rc::new(serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"taints": taints}})).unwrap())
+        Rc::new(
+            serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"taints": taints}})).unwrap(),
+        )
     }
 
     fn running(set: &DaemonSet, node: &str) -> Rc<Pod> {
         let mut pod = pod_for(set, node, &template_hash(set));
         pod.metadata.name = Some(format!("agent-{node}"));
-        pod.status = serde_json::from_value(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})).unwrap();
+        pod.status = serde_json::from_value(
+            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}),
+        )
+        .unwrap();
         Rc::new(pod)
     }
 

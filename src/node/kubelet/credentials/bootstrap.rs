@@ -20,7 +20,9 @@ pub async fn client(config: &Config) -> Result<Client, KubeletError> {
     if let Some(bootstrap) = &config.bootstrap_kubeconfig
         && !still_valid(&config.kubeconfig)
     {
-        info!("Kubeconfig does not exist or is not usable, using bootstrap kubeconfig to generate TLS client cert");
+        info!(
+            "Kubeconfig does not exist or is not usable, using bootstrap kubeconfig to generate TLS client cert"
+        );
         obtain(config, bootstrap, &store).await?;
     }
     Ok(client::from_kubeconfig(&config.kubeconfig)?)
@@ -80,10 +82,12 @@ fn public_key(key_pem: &str) -> Result<Vec<u8>, KubeletError> {
 fn write_kubeconfig(config: &Config, bootstrap: &Path, store: &Store) -> Result<(), KubeletError> {
     let file = Kubeconfig::read(bootstrap)?;
     let context = file.contexts.iter().find(|context| context.name == file.current_context);
-    let cluster = file.clusters.into_iter().find(|cluster| context.is_some_and(|c| c.context.cluster == cluster.name));
+    let cluster =
+        file.clusters.into_iter().find(|cluster| context.is_some_and(|c| c.context.cluster == cluster.name));
     let cluster = cluster.map(|cluster| cluster.cluster).unwrap_or_default();
     let current = Some(store.current().display().to_string());
-    let user = client::User { client_certificate: current.clone(), client_key: current, ..Default::default() };
+    let user =
+        client::User { client_certificate: current.clone(), client_key: current, ..Default::default() };
     let own = Kubeconfig::single("default-context", "default-cluster", "default-auth", cluster, user);
     write_private(&config.kubeconfig, own.to_yaml().as_bytes())
 }

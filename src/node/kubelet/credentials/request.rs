@@ -112,7 +112,8 @@ async fn signed(api: &Api<CertificateSigningRequest>, name: &str) -> Result<Stri
 
 fn answer(request: &CertificateSigningRequest) -> Option<Result<String, KubeletError>> {
     let status = request.status.as_ref()?;
-    let condition = |wanted: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == wanted);
+    let condition =
+        |wanted: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == wanted);
     for (wanted, verb) in [("Denied", "denied"), ("Failed", "failed")] {
         if let Some(condition) = condition(wanted) {
             return Some(Err(KubeletError::RequestRefused {

@@ -43,7 +43,8 @@ async fn renew(config: &Config, client: &Client, store: &Store) -> Result<(), Ku
 pub fn deadline(facts: &Facts) -> i64 {
     let life = facts.not_after.saturating_sub(facts.not_before);
     // The serial is random, which is jitter enough and the same after a restart.
-    let jitter = facts.serial.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte))) % 21;
+    let jitter =
+        facts.serial.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte))) % 21;
     i64::try_from(facts.not_before + life / 100 * (70 + jitter)).unwrap_or(i64::MAX)
 }
 

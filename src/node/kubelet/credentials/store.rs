@@ -39,7 +39,8 @@ impl Store {
 
     /// Writes certificate and key into one new file and turns the link to it in one step.
     pub fn update(&self, cert_pem: &str, key_pem: &str) -> Result<PathBuf, KubeletError> {
-        let path = self.dir.join(format!("{}-{}.pem", self.prefix, Zoned::now().strftime("%Y-%m-%d-%H-%M-%S")));
+        let path =
+            self.dir.join(format!("{}-{}.pem", self.prefix, Zoned::now().strftime("%Y-%m-%d-%H-%M-%S")));
         let mut text = cert_pem.to_owned();
         if !text.ends_with('\n') {
             text.push('\n');

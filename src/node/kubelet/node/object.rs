@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-    NodeSystemInfo, Taint,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
+    NodeStatus, NodeSystemInfo, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -81,7 +81,8 @@ pub fn labels(config: &Config) -> BTreeMap<String, String> {
 pub fn status(facts: &Facts<'_>, before: Option<&NodeStatus>) -> NodeStatus {
     let capacity = capacity(facts);
     let mut allocatable = capacity.clone();
-    allocatable.insert("memory".into(), kibibytes(facts.machine.memory_bytes.saturating_sub(MEMORY_KEPT_FREE)));
+    allocatable
+        .insert("memory".into(), kibibytes(facts.machine.memory_bytes.saturating_sub(MEMORY_KEPT_FREE)));
     let storage = facts.machine.storage_bytes / 100 * (100 - STORAGE_KEPT_FREE_PERCENT);
     allocatable.insert("ephemeral-storage".into(), Quantity(storage.to_string()));
     let address = |kind: &str, address: String| NodeAddress { type_: kind.into(), address };
@@ -162,7 +163,10 @@ fn conditions(facts: &Facts<'_>, before: Option<&NodeStatus>) -> Vec<NodeConditi
         ),
     };
     let rows = [
-        ("MemoryPressure", ("False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available")),
+        (
+            "MemoryPressure",
+            ("False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ),
         ("DiskPressure", ("False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure")),
         ("PIDPressure", ("False", "KubeletHasSufficientPID", "kubelet has sufficient PID available")),
         ("Ready", ready),
@@ -202,9 +206,11 @@ mod tests {
 
     #[test]
     fn a_node_turns_ready_once_and_keeps_the_time_it_did() {
-        let flags = super::super::super::flags::Flags::try_parse_from(["kubelet", "--kubeconfig=/k"]).unwrap();
+        let flags =
+            super::super::super::flags::Flags::try_parse_from(["kubelet", "--kubeconfig=/k"]).unwrap();
         let config = Config::read(flags, "node-1").unwrap();
-        let machine = Machine { cpus: 2, memory_bytes: 4 << 30, storage_bytes: 1000 << 10, ..Machine::default() };
+        let machine =
+            Machine { cpus: 2, memory_bytes: 4 << 30, storage_bytes: 1000 << 10, ..Machine::default() };
         let at = |seconds: i64, readiness| Facts {
             config: &config,
             machine: &machine,
@@ -216,7 +222,8 @@ mod tests {
         let second = status(&at(2, Readiness::Ready), Some(&first));
         let third = status(&at(3, Readiness::Ready), Some(&second));
         assert!(!same(&first, &second) && same(&second, &third));
-        let ready = third.conditions.unwrap().into_iter().find(|condition| condition.type_ == "Ready").unwrap();
+        let ready =
+            third.conditions.unwrap().into_iter().find(|condition| condition.type_ == "Ready").unwrap();
         assert_eq!(ready.last_transition_time.unwrap().0.as_second(), 2);
         assert_eq!(ready.reason.as_deref(), Some("KubeletReady"));
         assert_eq!(third.allocatable.unwrap()["memory"].0, format!("{}Ki", (4 << 20) - (100 << 10)));

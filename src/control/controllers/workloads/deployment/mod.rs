@@ -34,7 +34,10 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
     });
     let (fed, seen) = (queue.clone(), world.clone());
     world.replica_sets.on_change(move |old, new| {
-        let owners = old.into_iter().chain(new).filter_map(|set| ownership::controller_key(&set.metadata, "Deployment"));
+        let owners = old
+            .into_iter()
+            .chain(new)
+            .filter_map(|set| ownership::controller_key(&set.metadata, "Deployment"));
         owners.for_each(|key| fed.add(key));
         if let Some(orphan) = new.filter(|set| ownership::controller_of(&set.metadata).is_none()) {
             let namespace = orphan.metadata.namespace.as_deref().unwrap_or_default();
@@ -45,7 +48,8 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
     let (fed, seen) = (queue.clone(), world.clone());
     world.pods.on_change(move |old, new| {
         let Some(gone) = old.filter(|_| new.is_none_or(|pod| pods::is_finished(pod))) else { return };
-        let set = ownership::controller_key(&gone.metadata, "ReplicaSet").and_then(|key| seen.replica_sets.get(&key));
+        let set = ownership::controller_key(&gone.metadata, "ReplicaSet")
+            .and_then(|key| seen.replica_sets.get(&key));
         if let Some(key) = set.and_then(|set| ownership::controller_key(&set.metadata, "Deployment")) {
             fed.add(key);
         }
@@ -82,7 +86,9 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
         status::set(&mut changed, condition);
         pass.write_status(changed).await?;
     }
-    let resized = |set: &ReplicaSet| size(set) > 0 && annotation(set, DESIRED).is_some_and(|was| was != wanted(&deployment));
+    let resized = |set: &ReplicaSet| {
+        size(set) > 0 && annotation(set, DESIRED).is_some_and(|was| was != wanted(&deployment))
+    };
     if spec.paused == Some(true) || pass.sets.all().any(resized) {
         return pass.scale().await;
     }
@@ -181,7 +187,8 @@ impl Pass<'_> {
         }
         match sets::create(self.world, self.actor, &self.deployment, &self.sets).await? {
             Made::Set(set) => {
-                let message = format!("Created new replica set {:?}", set.metadata.name.as_deref().unwrap_or_default());
+                let message =
+                    format!("Created new replica set {:?}", set.metadata.name.as_deref().unwrap_or_default());
                 self.sets.new = Some(*set);
                 self.note_revision("NewReplicaSetCreated", &message).await?;
                 Ok(None)
@@ -220,7 +227,10 @@ impl Pass<'_> {
         let mut changed = self.deployment.status.clone().unwrap_or_default();
         let unsaid = status::find(&changed, status::PROGRESSING).is_none();
         if reason == "NewReplicaSetCreated" || unsaid {
-            status::set(&mut changed, status::condition(status::PROGRESSING, "True", reason, message, Timestamp::now()));
+            status::set(
+                &mut changed,
+                status::condition(status::PROGRESSING, "True", reason, message, Timestamp::now()),
+            );
             if spec(&self.deployment).progress_deadline_seconds.is_some() {
                 self.write_status(changed).await?;
             }
@@ -261,7 +271,8 @@ impl Pass<'_> {
         let api: Api<ReplicaSet> = Api::namespaced(self.actor.client.clone(), &namespace);
         for set in history.into_iter().take(surplus) {
             let status = set.status.clone().unwrap_or_default();
-            if status.replicas != 0 || size(set) != 0 || set.metadata.generation > status.observed_generation {
+            if status.replicas != 0 || size(set) != 0 || set.metadata.generation > status.observed_generation
+            {
                 continue;
             }
             let name = set.metadata.name.as_deref().unwrap_or_default();
@@ -276,7 +287,8 @@ impl Pass<'_> {
     }
 
     async fn write_counts(&mut self) -> Result<Next, kube::Error> {
-        let counted = status::count(&self.deployment, self.sets.new.as_ref(), &self.sets.old, Timestamp::now());
+        let counted =
+            status::count(&self.deployment, self.sets.new.as_ref(), &self.sets.old, Timestamp::now());
         self.write_status(counted).await?;
         Ok(Next::Done)
     }

@@ -73,7 +73,8 @@ pub fn next_revision(sets: &Sets) -> i64 {
 /// The annotations the new set should have: the deployment's own, the revision, the sizes.
 fn annotations(deployment: &Deployment, set: &ReplicaSet, next: i64) -> BTreeMap<String, String> {
     let mut all = set.metadata.annotations.clone().unwrap_or_default();
-    let own = deployment.metadata.annotations.iter().flatten().filter(|(key, _)| !OWN.contains(&key.as_str()));
+    let own =
+        deployment.metadata.annotations.iter().flatten().filter(|(key, _)| !OWN.contains(&key.as_str()));
     all.extend(own.map(|(key, text)| (key.clone(), text.clone())));
     let before = revision(set);
     if before < next {
@@ -134,7 +135,12 @@ fn api(actor: &Actor, deployment: &Deployment) -> Api<ReplicaSet> {
 }
 
 /// Makes the new set and says so.
-pub async fn create(world: &World, actor: &Actor, deployment: &Deployment, sets: &Sets) -> Result<Made, kube::Error> {
+pub async fn create(
+    world: &World,
+    actor: &Actor,
+    deployment: &Deployment,
+    sets: &Sets,
+) -> Result<Made, kube::Error> {
     let wanted = make(deployment, sets);
     let name = wanted.metadata.name.clone().unwrap_or_default();
     match api(actor, deployment).create(&PostParams::default(), &wanted).await {
@@ -183,7 +189,12 @@ pub async fn refresh(
     write(world, actor, deployment, changed).await
 }
 
-async fn write(world: &World, actor: &Actor, deployment: &Deployment, set: ReplicaSet) -> Result<ReplicaSet, kube::Error> {
+async fn write(
+    world: &World,
+    actor: &Actor,
+    deployment: &Deployment,
+    set: ReplicaSet,
+) -> Result<ReplicaSet, kube::Error> {
     let name = set.metadata.name.clone().unwrap_or_default();
     let written = api(actor, deployment).replace(&name, &PostParams::default(), &set).await?;
     world.replica_sets.learn(written.clone());
@@ -218,7 +229,11 @@ pub async fn resize(
 
 fn say_scaled(actor: &Actor, deployment: &Deployment, name: &str, from: i32, to: i32) {
     let direction = if from < to { "up" } else { "down" };
-    actor.normal(deployment, "ScalingReplicaSet", &format!("Scaled {direction} replica set {name} from {from} to {to}"));
+    actor.normal(
+        deployment,
+        "ScalingReplicaSet",
+        &format!("Scaled {direction} replica set {name} from {from} to {to}"),
+    );
 }
 
 #[cfg(test)]

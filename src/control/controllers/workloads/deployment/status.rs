@@ -15,7 +15,13 @@ const PAUSED: &str = "DeploymentPaused";
 /// Upstream's "no deadline".
 const NEVER: i32 = i32::MAX;
 
-pub fn condition(type_: &str, status: &str, reason: &str, message: &str, now: Timestamp) -> DeploymentCondition {
+pub fn condition(
+    type_: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) -> DeploymentCondition {
     DeploymentCondition {
         type_: type_.into(),
         status: status.into(),
@@ -50,11 +56,17 @@ fn has_deadline(deployment: &Deployment) -> bool {
 }
 
 /// Counts, and whether enough pods are available.
-pub fn count(deployment: &Deployment, new: Option<&ReplicaSet>, old: &[ReplicaSet], now: Timestamp) -> DeploymentStatus {
+pub fn count(
+    deployment: &Deployment,
+    new: Option<&ReplicaSet>,
+    old: &[ReplicaSet],
+    now: Timestamp,
+) -> DeploymentStatus {
     let all = || old.iter().chain(new);
     let current = |set: &ReplicaSet| set.status.as_ref().map_or(0, |status| status.replicas);
     let ready = |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
-    let terminating = |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.terminating_replicas).unwrap_or(0);
+    let terminating =
+        |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.terminating_replicas).unwrap_or(0);
     let is_available = total(all(), available);
     let some = |number: i32| Some(number).filter(|number| *number != 0);
     let mut status = DeploymentStatus {
@@ -80,11 +92,13 @@ pub fn count(deployment: &Deployment, new: Option<&ReplicaSet>, old: &[ReplicaSe
 pub fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
     let wanted = wanted(deployment);
     let counts = [status.updated_replicas, status.replicas, status.available_replicas];
-    counts.iter().all(|count| count.unwrap_or(0) == wanted) && status.observed_generation >= deployment.metadata.generation
+    counts.iter().all(|count| count.unwrap_or(0) == wanted)
+        && status.observed_generation >= deployment.metadata.generation
 }
 
 fn is_progressing(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
-    let outdated = |status: &DeploymentStatus| status.replicas.unwrap_or(0) - status.updated_replicas.unwrap_or(0);
+    let outdated =
+        |status: &DeploymentStatus| status.replicas.unwrap_or(0) - status.updated_replicas.unwrap_or(0);
     new.updated_replicas.unwrap_or(0) > old.updated_replicas.unwrap_or(0)
         || outdated(new) < outdated(old)
         || new.ready_replicas.unwrap_or(0) > old.ready_replicas.unwrap_or(0)
@@ -107,7 +121,12 @@ pub fn deadline(deployment: &Deployment, status: &DeploymentStatus, now: Timesta
 }
 
 /// The status of a rollout under way: counts and how it goes.
-pub fn rollout(deployment: &Deployment, new: Option<&ReplicaSet>, old: &[ReplicaSet], now: Timestamp) -> DeploymentStatus {
+pub fn rollout(
+    deployment: &Deployment,
+    new: Option<&ReplicaSet>,
+    old: &[ReplicaSet],
+    now: Timestamp,
+) -> DeploymentStatus {
     let mut status = count(deployment, new, old, now);
     let before = deployment.status.clone().unwrap_or_default();
     let what = match new.and_then(|set| set.metadata.name.as_deref()) {
@@ -121,7 +140,8 @@ pub fn rollout(deployment: &Deployment, new: Option<&ReplicaSet>, old: &[Replica
             let message = format!("{what} has successfully progressed.");
             set(&mut status, condition(PROGRESSING, "True", COMPLETE, &message, now));
         } else if is_progressing(&before, &status) {
-            let mut moving = condition(PROGRESSING, "True", "ReplicaSetUpdated", &format!("{what} is progressing."), now);
+            let mut moving =
+                condition(PROGRESSING, "True", "ReplicaSetUpdated", &format!("{what} is progressing."), now);
             if let Some(current) = find(&status, PROGRESSING).filter(|current| current.status == "True") {
                 moving.last_transition_time.clone_from(&current.last_transition_time);
             }
@@ -177,7 +197,9 @@ pub fn pause(deployment: &Deployment, now: Timestamp) -> Option<DeploymentCondit
     match (spec(deployment).paused.unwrap_or(false), reason) {
         (_, Some(TIMED_OUT)) | (true, Some(PAUSED)) => None,
         (true, _) => Some(condition(PROGRESSING, "Unknown", PAUSED, "Deployment is paused", now)),
-        (false, Some(PAUSED)) => Some(condition(PROGRESSING, "Unknown", "DeploymentResumed", "Deployment is resumed", now)),
+        (false, Some(PAUSED)) => {
+            Some(condition(PROGRESSING, "Unknown", "DeploymentResumed", "Deployment is resumed", now))
+        }
         (false, _) => None,
     }
 }
@@ -200,7 +222,10 @@ mod tests {
         let mut web = deployment(2, "25%", "25%");
         let moving = rollout(&web, Some(&replica_set("web-1", 2, 1)), &[], at(10));
         assert_eq!(reason(&moving, "Available"), "MinimumReplicasUnavailable");
-        assert_eq!(find(&moving, PROGRESSING).unwrap().message.as_deref(), Some("ReplicaSet \"web-1\" is progressing."));
+        assert_eq!(
+            find(&moving, PROGRESSING).unwrap().message.as_deref(),
+            Some("ReplicaSet \"web-1\" is progressing.")
+        );
         web.status = Some(moving);
         let done = rollout(&web, Some(&replica_set("web-1", 2, 2)), &[], at(20));
         assert_eq!(reason(&done, PROGRESSING), "NewReplicaSetAvailable");

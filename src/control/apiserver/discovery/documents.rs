@@ -1,0 +1,234 @@
+//! The discovery documents, made from the table of resources.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use crate::control::apiserver::registry::{self, Resource, Subresource};
+
+/// Groups in upstream's order of preference; others follow by name.
+const ORDER: [&str; 17] = [
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+];
+
+/// The named groups, in order, each with its versions.
+pub fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for row in registry::all().iter().filter(|row| !row.group.is_empty()) {
+        match groups.iter_mut().find(|(group, _)| *group == row.group) {
+            Some((_, versions)) if versions.contains(&row.version) => {}
+            Some((_, versions)) => versions.push(row.version),
+            None => groups.push((row.group, vec![row.version])),
+        }
+    }
+    let rank = |group: &str| ORDER.iter().position(|own| *own == group).unwrap_or(ORDER.len());
+    groups.sort_by_key(|(group, _)| (rank(group), *group));
+    groups
+}
+
+fn rows(group: &str, version: &str) -> Vec<&'static Resource> {
+    registry::all().iter().filter(|row| row.group == group && row.version == version).collect()
+}
+
+/// `GET /api`.
+pub fn core_versions(server: &str) -> Value {
+    json!({
+        "kind": "APIVersions", "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server}],
+    })
+}
+
+/// `GET /apis`.
+pub fn group_list() -> Value {
+    let groups: Vec<Value> = groups().iter().map(|(group, versions)| bare_group(group, versions)).collect();
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+/// `GET /apis/GROUP`.
+pub fn group(name: &str) -> Option<Value> {
+    let groups = groups();
+    let (group, versions) = groups.iter().find(|(group, _)| *group == name)?;
+    let mut body = bare_group(group, versions);
+    body["kind"] = json!("APIGroup");
+    body["apiVersion"] = json!("v1");
+    Some(body)
+}
+
+fn bare_group(group: &str, versions: &[&str]) -> Value {
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
+        .collect();
+    json!({"name": group, "versions": versions, "preferredVersion": versions[0]})
+}
+
+/// `GET /api/v1` and `GET /apis/GROUP/VERSION`.
+pub fn resource_list(group: &str, version: &str) -> Option<Value> {
+    let rows = rows(group, version);
+    let first = rows.first()?;
+    let mut resources = Vec::new();
+    for row in &rows {
+        resources.push(resource(row));
+        resources.extend(row.subresources.iter().map(|subresource| below(row, subresource)));
+    }
+    resources.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    let mut body =
+        json!({"kind": "APIResourceList", "groupVersion": first.api_version(), "resources": resources});
+    if !group.is_empty() {
+        body["apiVersion"] = json!("v1");
+    }
+    Some(body)
+}
+
+fn resource(row: &Resource) -> Value {
+    let mut body = json!({
+        "name": row.plural, "singularName": row.singular, "namespaced": row.namespaced,
+        "kind": row.kind, "verbs": row.verbs,
+    });
+    if !row.short_names.is_empty() {
+        body["shortNames"] = json!(row.short_names);
+    }
+    if !row.categories.is_empty() {
+        body["categories"] = json!(row.categories);
+    }
+    if row.stored() {
+        body["storageVersionHash"] = json!(storage_hash(row));
+    }
+    body
+}
+
+/// Tells clients that the stored form of a kind changed.
+fn storage_hash(row: &Resource) -> String {
+    let name = format!("{}/{}/{}", row.group, row.version, row.kind);
+    let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
+    STANDARD.encode(&digest.as_ref()[..8])
+}
+
+fn below(row: &Resource, subresource: &Subresource) -> Value {
+    let kind = if subresource.kind.is_empty() { row.kind } else { subresource.kind };
+    let mut body = json!({
+        "name": format!("{}/{}", row.plural, subresource.name), "singularName": "", "namespaced": row.namespaced,
+        "kind": kind, "verbs": subresource.verbs,
+    });
+    if !subresource.version.is_empty() {
+        body["group"] = json!(subresource.group);
+        body["version"] = json!(subresource.version);
+    }
+    body
+}
+
+/// Aggregated discovery of the core group (`/api`) or of all named groups (`/apis`).
+pub fn aggregated(core: bool) -> Value {
+    let groups = if core { vec![("", vec!["v1"])] } else { groups() };
+    let items: Vec<Value> = groups
+        .iter()
+        .map(|(group, versions)| {
+            let versions: Vec<Value> = versions
+                .iter()
+                .map(|version| {
+                    let resources: Vec<Value> =
+                        rows(group, version).iter().map(|row| discovered(row)).collect();
+                    json!({"version": version, "resources": resources, "freshness": "Current"})
+                })
+                .collect();
+            let mut metadata = Map::new();
+            if !group.is_empty() {
+                metadata.insert("name".into(), json!(group));
+            }
+            metadata.insert("creationTimestamp".into(), Value::Null);
+            json!({"metadata": metadata, "versions": versions})
+        })
+        .collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn discovered(row: &Resource) -> Value {
+    let mut body = json!({
+        "resource": row.plural,
+        "responseKind": {"group": row.group, "version": row.version, "kind": row.kind},
+        "scope": if row.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": row.singular, "verbs": row.verbs,
+    });
+    if !row.short_names.is_empty() {
+        body["shortNames"] = json!(row.short_names);
+    }
+    if !row.categories.is_empty() {
+        body["categories"] = json!(row.categories);
+    }
+    let subresources: Vec<Value> = row
+        .subresources
+        .iter()
+        .map(|subresource| {
+            let kind = if subresource.kind.is_empty() { row.kind } else { subresource.kind };
+            let (group, version) = match subresource.version {
+                "" => (row.group, row.version),
+                version => (subresource.group, version),
+            };
+            json!({
+                "subresource": subresource.name, "verbs": subresource.verbs,
+                "responseKind": {"group": group, "version": version, "kind": kind},
+            })
+        })
+        .collect();
+    if !subresources.is_empty() {
+        body["subresources"] = json!(subresources);
+    }
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plain_documents_name_every_resource() {
+        let core = resource_list("", "v1").unwrap();
+        let names: Vec<&str> =
+            core["resources"].as_array().unwrap().iter().filter_map(|r| r["name"].as_str()).collect();
+        assert!(names.contains(&"pods") && names.contains(&"pods/status") && names.contains(&"pods/log"));
+        assert!(names.is_sorted());
+        assert!(resource_list("apps", "v2").is_none());
+        assert_eq!(group("apps").unwrap()["preferredVersion"]["groupVersion"], "apps/v1");
+        assert_eq!(group_list()["groups"][0]["name"], "apps");
+    }
+
+    #[test]
+    fn pods_have_upstreams_storage_version_hash() {
+        let core = resource_list("", "v1").unwrap();
+        let pods =
+            core["resources"].as_array().unwrap().iter().find(|r| r["name"] == "pods").unwrap().clone();
+        assert_eq!(pods["storageVersionHash"], "xPOwRZ+Yhw8=");
+        assert_eq!(pods["shortNames"], json!(["po"]));
+    }
+
+    #[test]
+    fn aggregated_discovery_gives_each_subresource_its_kind() {
+        let apis = aggregated(false);
+        let apps = &apis["items"][0]["versions"][0]["resources"];
+        let deployments = apps.as_array().unwrap().iter().find(|r| r["resource"] == "deployments").unwrap();
+        let scale = deployments["subresources"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|s| s["subresource"] == "scale")
+            .unwrap();
+        assert_eq!(scale["responseKind"], json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}));
+        assert_eq!(aggregated(true)["items"][0]["versions"][0]["version"], "v1");
+    }
+}

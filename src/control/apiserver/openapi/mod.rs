@@ -1,0 +1,93 @@
+//! OpenAPI: what `kubectl explain` reads, and what `kubectl apply` merges by.
+//!
+//! Stands for `k8s.io/kube-openapi`. The schemas are those of the typed API crate under upstream's names,
+//! one document a group and version, made when first asked for and kept compressed.
+
+mod paths;
+mod schemas;
+mod v2;
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::encode;
+use super::registry::{self, Resource};
+
+/// One document, compressed, and the hash of its text.
+pub struct Document {
+    pub compressed: Bytes,
+    pub hash: String,
+}
+
+impl Document {
+    fn new(document: &Value) -> Self {
+        let text = document.to_string();
+        let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        let hash = hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        Self { compressed: encode::gzip(&[text.as_bytes()]), hash }
+    }
+
+    /// The document as text, for clients that do not take gzip.
+    pub fn text(&self) -> Bytes {
+        use std::io::Read;
+        let mut text = Vec::new();
+        let mut reader = flate2::read::GzDecoder::new(&self.compressed[..]);
+        reader.read_to_end(&mut text).expect("we compressed it ourselves");
+        text.into()
+    }
+}
+
+/// The version 3 documents by path: `api/v1`, `apis/apps/v1`.
+pub fn v3() -> &'static BTreeMap<String, Document> {
+    static DOCUMENTS: OnceLock<BTreeMap<String, Document>> = OnceLock::new();
+    DOCUMENTS.get_or_init(|| {
+        let of = |(path, rows): (String, Vec<&Resource>)| (path, Document::new(&document(&rows)));
+        by_version().into_iter().map(of).collect()
+    })
+}
+
+/// The list of version 3 documents.
+pub fn index() -> Value {
+    let paths = v3().iter().map(|(path, document)| {
+        let url = format!("/openapi/v3/{path}?hash={}", document.hash);
+        (path.clone(), json!({"serverRelativeURL": url}))
+    });
+    json!({"paths": Value::Object(paths.collect())})
+}
+
+/// The one version 2 document, for clients older than version 3.
+pub fn v2() -> &'static Document {
+    static DOCUMENT: OnceLock<Document> = OnceLock::new();
+    DOCUMENT.get_or_init(|| {
+        let documents = by_version().into_values().map(|rows| document(&rows));
+        Document::new(&v2::document(documents))
+    })
+}
+
+/// The rows by the path of their group and version.
+fn by_version() -> BTreeMap<String, Vec<&'static Resource>> {
+    let mut all: BTreeMap<String, Vec<&Resource>> = BTreeMap::new();
+    for row in registry::all() {
+        let prefix = if row.group.is_empty() { "api" } else { "apis" };
+        all.entry(format!("{prefix}/{}", row.api_version())).or_default().push(row);
+    }
+    all
+}
+
+fn document(rows: &[&Resource]) -> Value {
+    let (schemas, names) = schemas::of(rows);
+    json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": super::health::VERSION},
+        "paths": paths::of(rows, &names),
+        "components": {"schemas": schemas, "securitySchemes": {"BearerToken": {
+            "description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey",
+        }}},
+    })
+}
+
+#[cfg(test)]
+mod tests;
