@@ -68,12 +68,7 @@ impl Authenticator {
     /// The caller, or 401.
     pub fn authenticate(&self, request: Credentials<'_>) -> Result<UserInfo> {
         match self.credential(request) {
-            Ok(Some(mut user)) => {
-                if !user.in_group(AUTHENTICATED) && !user.in_group(UNAUTHENTICATED) {
-                    user.groups.push(AUTHENTICATED.into());
-                }
-                Ok(user)
-            }
+            Ok(Some(user)) => Ok(authenticated(user)),
             Ok(None) if self.admits_anonymous(request.path) => Ok(anonymous()),
             Ok(None) => Err(Status::unauthorized()),
             Err(reason) => {
@@ -83,12 +78,20 @@ impl Authenticator {
         }
     }
 
-    /// A token's owner and the audiences it was found good for, as a TokenReview asks.
-    pub fn token(
-        &self,
-        token: &str,
-        audiences: &[String],
-    ) -> std::result::Result<Option<(UserInfo, Vec<String>)>, String> {
+    /// A TokenReview: the token's owner and the audiences it was found good for. No audience asked for
+    /// means those of this API server.
+    pub fn review(&self, token: &str, audiences: &[String]) -> std::result::Result<(UserInfo, Vec<String>), String> {
+        let own = self.accounts.as_ref().map(|accounts| accounts.audiences().to_vec()).unwrap_or_default();
+        let found = match audiences.is_empty() {
+            true => self.remembered(token)?.map(|user| (user, own)),
+            false => self.token(token, audiences)?,
+        };
+        let (user, audiences) = found.ok_or("invalid bearer token")?;
+        Ok((authenticated(user), audiences))
+    }
+
+    /// A token's owner, and which of the wanted audiences it is for.
+    fn token(&self, token: &str, audiences: &[String]) -> std::result::Result<Option<(UserInfo, Vec<String>)>, String> {
         let now = jiff::Timestamp::now().as_second();
         if let Some(accounts) = &self.accounts
             && let Some((user, matching)) = accounts.verify(&self.store, token, audiences, now)?
@@ -180,6 +183,14 @@ impl Authenticator {
         known.insert(token.to_owned(), (now + TOKEN_TTL, user.clone()));
         Ok(Some(user))
     }
+}
+
+/// Whoever was recognized is in this group as well.
+fn authenticated(mut user: UserInfo) -> UserInfo {
+    if !user.in_group(AUTHENTICATED) && !user.in_group(UNAUTHENTICATED) {
+        user.groups.push(AUTHENTICATED.into());
+    }
+    user
 }
 
 /// Nobody in particular.

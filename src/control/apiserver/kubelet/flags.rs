@@ -1,0 +1,54 @@
+//! The API server's flags about kubelets.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::KubeletClient;
+use crate::control::store::Store;
+use crate::net::{Dial, Identity, NetError, Protocols, Verify, client_config};
+
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct KubeletFlags {
+    #[arg(long)]
+    pub kubelet_certificate_authority: Option<PathBuf>,
+    #[arg(long)]
+    pub kubelet_client_certificate: Option<PathBuf>,
+    #[arg(long)]
+    pub kubelet_client_key: Option<PathBuf>,
+    #[arg(long, value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP")]
+    pub kubelet_preferred_address_types: Vec<String>,
+}
+
+/// Why kubelets cannot be reached with these flags.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeletError {
+    #[error("read {path}")]
+    Read { path: String, source: std::io::Error },
+    #[error("set up TLS to kubelets")]
+    Tls(#[from] NetError),
+}
+
+impl KubeletFlags {
+    /// Reads the certificates; `road` is how nodes are reached.
+    pub fn build(&self, store: Store, road: Arc<dyn Dial>) -> Result<KubeletClient, KubeletError> {
+        let identity = match (&self.kubelet_client_certificate, &self.kubelet_client_key) {
+            (Some(cert), Some(key)) => Some(Identity { cert_pem: read(cert)?, key_pem: read(key)? }),
+            _ => None,
+        };
+        let verify = match &self.kubelet_certificate_authority {
+            Some(path) => Verify::Bundle(read(path)?),
+            None => Verify::Unverified,
+        };
+        Ok(KubeletClient {
+            store,
+            road,
+            tls: client_config(&verify, identity.as_ref(), Protocols::H1)?,
+            unverified: client_config(&Verify::Unverified, identity.as_ref(), Protocols::H1)?,
+            address_types: self.kubelet_preferred_address_types.clone(),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, KubeletError> {
+    std::fs::read(path).map_err(|source| KubeletError::Read { path: path.display().to_string(), source })
+}

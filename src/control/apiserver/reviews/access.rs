@@ -1,0 +1,96 @@
+//! SubjectAccessReview and its siblings: may this user do that?
+
+use serde_json::{Value, json};
+
+use super::super::authz::{Authorizer, Decision};
+use super::super::lookup::text;
+use super::super::request::{RequestInfo, ResourceRequest};
+use super::super::user::UserInfo;
+use super::strings;
+use crate::api::status::{Cause, Result, Status};
+
+const GROUP: &str = "authorization.k8s.io";
+
+/// The user a review is about.
+pub(super) fn subject(kind: &str, review: &Value) -> Result<UserInfo> {
+    let spec = &review["spec"];
+    let extra = spec["extra"].as_object().into_iter().flatten();
+    let user = UserInfo {
+        name: text(review, "/spec/user").into(),
+        uid: text(review, "/spec/uid").into(),
+        groups: strings(&spec["groups"]),
+        extra: extra.map(|(name, values)| (name.clone(), strings(values))).collect(),
+    };
+    if user.name.is_empty() && user.groups.is_empty() {
+        let cause = Cause::invalid("spec.user", &json!(""), "at least one of user or group must be specified");
+        return Err(Status::invalid(GROUP, kind, "", &[cause]));
+    }
+    Ok(user)
+}
+
+/// The verdict.
+pub(super) fn status(authorizer: &Authorizer, kind: &str, review: &Value, user: &UserInfo) -> Result<Value> {
+    let spec = &review["spec"];
+    let info = match (&spec["resourceAttributes"], &spec["nonResourceAttributes"]) {
+        (Value::Object(_), Value::Null) => resource(review),
+        (Value::Null, Value::Object(_)) => RequestInfo {
+            verb: text(review, "/spec/nonResourceAttributes/verb").into(),
+            path: text(review, "/spec/nonResourceAttributes/path").into(),
+            resource: None,
+        },
+        (both, _) => {
+            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            let cause = Cause::invalid("spec.resourceAttributes", both, why);
+            return Err(Status::invalid(GROUP, kind, "", &[cause]));
+        }
+    };
+    let mut status = json!({"allowed": false});
+    let reason = match authorizer.authorize(user, &info) {
+        Decision::Allow { reason } => {
+            status["allowed"] = json!(true);
+            reason.to_string()
+        }
+        Decision::NoOpinion { reason } => reason,
+        Decision::Deny { reason } => {
+            status["denied"] = json!(true);
+            reason
+        }
+    };
+    if !reason.is_empty() {
+        status["reason"] = json!(reason);
+    }
+    Ok(status)
+}
+
+fn resource(review: &Value) -> RequestInfo {
+    let field = |name: &str| text(review, &format!("/spec/resourceAttributes/{name}")).to_owned();
+    let resource = ResourceRequest {
+        group: field("group"),
+        version: field("version"),
+        namespace: field("namespace"),
+        resource: field("resource"),
+        subresource: field("subresource"),
+        name: field("name"),
+        field_selector: selector(review, "fieldSelector"),
+        label_selector: selector(review, "labelSelector"),
+        ..ResourceRequest::default()
+    };
+    RequestInfo { verb: field("verb"), path: String::new(), resource: Some(resource) }
+}
+
+/// A selector as a client would write it; of structured ones, the terms that pin one value.
+fn selector(review: &Value, name: &str) -> String {
+    let attributes = &review["spec"]["resourceAttributes"][name];
+    if let Some(raw) = attributes["rawSelector"].as_str() {
+        return raw.to_owned();
+    }
+    let terms = attributes["requirements"].as_array().into_iter().flatten().filter_map(|term| {
+        match (&term["operator"], strings(&term["values"]).as_slice()) {
+            (Value::String(operator), [value]) if operator == "In" => {
+                Some(format!("{}={value}", text(term, "/key")))
+            }
+            _ => None,
+        }
+    });
+    terms.collect::<Vec<_>>().join(",")
+}
