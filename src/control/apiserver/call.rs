@@ -13,6 +13,8 @@ use super::user::UserInfo;
 pub struct Call {
     pub api: Arc<Api>,
     pub user: UserInfo,
+    /// Which listener it came in by: each has its own door.
+    pub listener: &'static str,
     pub info: RequestInfo,
     pub method: Method,
     pub query: Query,
@@ -26,6 +28,7 @@ impl Call {
         Self {
             api: self.api.clone(),
             user: self.user.clone(),
+            listener: self.listener,
             info: self.info.clone(),
             method: self.method.clone(),
             query: self.query.clone(),

@@ -19,7 +19,7 @@ use super::handlers::body;
 use super::request::{Query, RequestInfo};
 use super::server::Api;
 use super::user::UserInfo;
-use super::{discovery, handlers, health, respond};
+use super::{discovery, handlers, health, identity, respond};
 use crate::api::status::{Result, Status};
 use crate::net::Peer;
 
@@ -31,15 +31,16 @@ pub async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Response {
     let _counted = api.count(info.verb != "watch");
     let pretty = wants_pretty(&query, &head.headers);
     let peer = head.extensions.get::<Peer>();
+    let listener = peer.map_or("secure", |peer| peer.listener);
     let user = match authenticate(&api, peer, &head.headers, &info) {
         Ok(user) => user,
         Err(status) => return refused(&status),
     };
-    let mut call =
-        Call { api, user, info, method: head.method, query, headers: head.headers, body: Bytes::new() };
+    let (method, headers) = (head.method, head.headers);
+    let mut call = Call { api, user, listener, info, method, query, headers, body: Bytes::new() };
     audit(&call);
     let outcome = async {
-        authorize(&call, peer.map_or("secure", |peer| peer.listener))?;
+        authorize(&call)?;
         call.body = read_body(incoming).await?;
         route(&call).await
     };
@@ -61,8 +62,8 @@ fn refused(status: &Status) -> Response {
     respond::header(respond::failure(status), header::CONNECTION, "close")
 }
 
-fn authorize(call: &Call, listener: &str) -> Result<()> {
-    match call.api.door(listener).authorizer.authorize(&call.user, &call.info) {
+fn authorize(call: &Call) -> Result<()> {
+    match call.api.door(call.listener).authorizer.authorize(&call.user, &call.info) {
         Decision::Allow { .. } => Ok(()),
         Decision::NoOpinion { reason } | Decision::Deny { reason } => {
             Err(authz::forbidden(&call.user, &call.info, &reason))
@@ -90,7 +91,7 @@ async fn route(call: &Call) -> Result<Response> {
     if call.info.resource.is_some() {
         return handlers::answer(call).await;
     }
-    if let Some(answer) = health::answer(call) {
+    if let Some(answer) = health::answer(call).or_else(|| identity::answer(call)) {
         return answer;
     }
     discovery::answer(call)

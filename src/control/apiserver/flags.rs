@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use super::admission::AdmissionFlags;
 use super::authn::AuthnFlags;
 use super::authz::AuthzFlags;
+use super::kubelet::KubeletFlags;
 use crate::api::flags;
 
 /// Real flags that are accepted and do nothing here, one warning each. A trailing `=` takes a value.
@@ -40,10 +41,8 @@ const UNIMPLEMENTED: &[&str] = &[
     "feature-gates=",
     "goaway-chance=",
     "http2-max-streams-per-connection=",
-    "kubelet-certificate-authority=",
-    "kubelet-client-certificate=",
-    "kubelet-client-key=",
-    "kubelet-preferred-address-types=",
+    "kubelet-port=",
+    "kubelet-timeout=",
     "max-mutating-requests-inflight=",
     "max-requests-inflight=",
     "min-request-timeout=",
@@ -102,6 +101,8 @@ pub struct Flags {
     pub authz: AuthzFlags,
     #[command(flatten)]
     pub admission: AdmissionFlags,
+    #[command(flatten)]
+    pub kubelet: KubeletFlags,
 }
 
 impl Flags {

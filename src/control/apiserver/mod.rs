@@ -15,6 +15,7 @@ mod encode;
 mod flags;
 mod handlers;
 mod health;
+mod identity;
 pub mod kubelet;
 mod lists;
 mod lookup;

@@ -17,6 +17,7 @@ use super::authn::Authenticator;
 use super::authz::{Authorizer, AuthzFlags};
 use super::chain;
 use super::flags::Flags;
+use super::kubelet::KubeletClient;
 use super::lists::Lists;
 use super::system::{self, Advertised};
 use crate::control::store::Store;
@@ -45,6 +46,9 @@ pub struct Api {
     pub lists: Lists,
     pub addresses: Addresses,
     pub admission: Admission,
+    pub kubelets: KubeletClient,
+    /// Where the cluster is told to find this server, `ADDRESS:PORT`.
+    pub advertised: String,
     pub service_range: Ipv4Net,
     /// The port in the cluster.
     secure: Door,
@@ -113,6 +117,8 @@ pub enum ServeError {
     Authz(#[from] super::authz::AuthzError),
     #[error("set up admission")]
     Admission(#[from] super::admission::AdmissionError),
+    #[error("set up the way to kubelets")]
+    Kubelets(#[from] super::kubelet::KubeletError),
     #[error("make the server's own objects: {0}")]
     Own(crate::api::status::Status),
 }
@@ -198,12 +204,15 @@ fn build_api(flags: &Flags, store: Store) -> Result<Arc<Api>, ServeError> {
         authenticator: Arc::new(authenticator.anonymous_only_on(HEALTH)),
         authorizer: Arc::new(strict.build(store.clone())?),
     };
+    let at = advertised(flags);
     let admission = flags.admission.build(store.clone(), authorizer.clone())?;
     let authenticator = Arc::new(authenticator);
     Ok(Arc::new(Api {
         lists: Lists::default(),
         addresses: Addresses::default(),
         admission,
+        kubelets: flags.kubelet.build(store.clone(), Arc::new(net::Direct))?,
+        advertised: SocketAddr::new(at.address, at.port).to_string(),
         service_range: flags.service_cluster_ip_range,
         secure: Door { authenticator, authorizer },
         host,

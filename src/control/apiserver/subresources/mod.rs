@@ -4,8 +4,10 @@ pub mod approval;
 pub mod binding;
 pub mod eviction;
 pub mod finalize;
+pub mod review;
 pub mod scale;
 pub mod status;
+pub mod token;
 
 use axum::response::Response;
 
@@ -29,6 +31,8 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
         ("finalize", _) => finalize::answer(call, row).await,
         ("binding", _) => binding::answer(call, row, &asked.name).await,
         ("eviction", _) => eviction::answer(call, row).await,
+        ("token", _) => token::answer(call, row).await,
+        ("log", _) => call.api.kubelets.log(&asked.namespace, &asked.name, &call.query).await,
         _ => Err(Status::method_not_allowed()),
     }
 }
@@ -37,6 +41,6 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
 pub async fn answer_only(call: &Call, row: &'static Resource) -> Result<Response> {
     match row.plural {
         "bindings" => binding::by_name_in_body(call).await,
-        _ => Err(Status::method_not_allowed()),
+        _ => review::answer(call, row),
     }
 }
