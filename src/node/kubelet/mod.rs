@@ -9,6 +9,7 @@ mod credentials;
 mod flags;
 mod machine;
 mod node;
+mod pods;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use clap::Parser;
 use tracing::{info, warn};
 
 use crate::net::go_text;
+use crate::node::shim::{Directories, Runtime};
 
 /// Why the kubelet cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -81,17 +83,26 @@ async fn serve(config: config::Config) -> anyhow::Result<()> {
 }
 
 async fn work(config: config::Config) -> anyhow::Result<()> {
-    let _serving = credentials::serving(&config)?;
+    let runtime = Runtime::new(Directories::default());
+    let pods = pods::Pods::default();
+    let cert = credentials::serving(&config)?;
     let client = credentials::client(&config).await?;
     let config = Arc::new(config);
     let machine = Arc::new(machine::Machine::read(&config.root_dir));
     let (me, node) = node::register(Arc::clone(&config), machine, client.clone()).await?;
     tokio::spawn(node::renew(client.clone(), node.borrow().clone()));
     if config.rotate_certificates {
-        tokio::spawn(credentials::rotate_client((*config).clone(), client));
+        tokio::spawn(credentials::rotate_client((*config).clone(), client.clone()));
     }
+    if config.serving == config::Serving::Bootstrap {
+        let addresses = node.borrow().status.as_ref().and_then(|status| status.addresses.clone());
+        let cert = cert.clone();
+        tokio::spawn(credentials::request_serving((*config).clone(), client, addresses.unwrap_or_default(), cert));
+    }
+    tokio::spawn(node::report(me.clone(), node));
+    let _ = cert;
     crate::sys::inherit::ready();
-    node::report(me, node).await;
+    pods::run(me, runtime, pods).await?;
     Ok(())
 }
 

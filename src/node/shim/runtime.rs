@@ -128,6 +128,22 @@ impl Runtime {
         Ok(self.known().values().map(|known| known.state.sandbox.clone()).collect())
     }
 
+    /// One pod's sandboxes as last heard of, the newest last. Looks at nothing on disk.
+    pub fn of_pod(&self, uid: &str) -> Vec<SandboxStatus> {
+        let mut sandboxes: Vec<SandboxStatus> = {
+            let known = self.known();
+            let of_pod = known.values().filter(|known| known.state.sandbox.spec.pod_uid == uid);
+            of_pod.map(|known| known.state.sandbox.clone()).collect()
+        };
+        sandboxes.sort_by_key(|sandbox| sandbox.spec.attempt);
+        sandboxes
+    }
+
+    /// Every sandbox as last heard of. Looks at nothing on disk.
+    pub fn known_sandboxes(&self) -> Vec<SandboxStatus> {
+        self.known().values().map(|known| known.state.sandbox.clone()).collect()
+    }
+
     /// Makes and starts a container. One whose program could not be run is an error, and is listed as ended.
     pub async fn start_container(
         &self,

@@ -1,0 +1,244 @@
+//! Who wakes which worker: the API's watch, the shims' news, a start after a crash.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+use super::PodError;
+use super::address::Addresses;
+use super::services::Services;
+use super::view::Fate;
+use super::volumes::PodDir;
+use super::worker::Worker;
+use super::super::node::Registered;
+use crate::client::Backoff;
+use crate::node::shim::{Runtime, SandboxStatus};
+
+/// Where the `host-local` plugin keeps its files.
+const ADDRESSES: &str = "/var/lib/cni/networks/minilab";
+/// What a pod gets that nobody knows any more.
+const ORPHAN_GRACE_SECONDS: i64 = 2;
+
+/// What all workers share.
+pub struct Core {
+    pub me: Registered,
+    pub runtime: Runtime,
+    pub addresses: Addresses,
+    pub services: Services,
+    pub pods: Pods,
+}
+
+/// A pod as it should be.
+#[derive(Debug, Clone)]
+pub struct Desired {
+    pub pod: Arc<Pod>,
+    pub fate: Fate,
+}
+
+/// The pods of this node, by uid.
+#[derive(Clone, Default)]
+pub struct Pods(Arc<Mutex<BTreeMap<String, Entry>>>);
+
+struct Entry {
+    desired: watch::Sender<Desired>,
+    wake: Arc<Notify>,
+}
+
+impl Pods {
+    fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, Entry>) -> T) -> T {
+        work(&mut self.0.lock().expect("nothing panics while holding the lock"))
+    }
+
+    /// Every pod, as the API last told.
+    pub fn list(&self) -> Vec<Arc<Pod>> {
+        self.with(|pods| pods.values().map(|entry| Arc::clone(&entry.desired.borrow().pod)).collect())
+    }
+
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        self.list().into_iter().find(|pod| {
+            pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name)
+        })
+    }
+
+    /// Pods beside this one that still use the node.
+    pub fn active(&self, but: &str) -> Vec<Arc<Pod>> {
+        let over = |pod: &Pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            matches!(phase, Some("Succeeded" | "Failed"))
+        };
+        let mut all = self.list();
+        all.retain(|pod| pod.metadata.uid.as_deref() != Some(but) && !over(pod));
+        all
+    }
+
+    pub fn remove(&self, uid: &str) {
+        self.with(|pods| pods.remove(uid));
+    }
+
+    fn wake(&self, uid: &str) {
+        self.with(|pods| {
+            if let Some(entry) = pods.get(uid) {
+                entry.wake.notify_one();
+            }
+        });
+    }
+}
+
+/// Runs this node's pods for ever. What was running when the last kubelet ended is taken over first.
+pub async fn run(me: Registered, runtime: Runtime, pods: Pods) -> Result<(), PodError> {
+    let mut news = runtime.events();
+    let found = runtime.sandboxes().await?;
+    info!(sandboxes = found.len(), "Adopted what was running");
+    let services = Services::watch(me.client.clone());
+    let addresses = Addresses::load(Path::new(ADDRESSES))?;
+    let core = Arc::new(Core { me, runtime, addresses, services, pods });
+    let api: Api<Pod> = Api::all(core.me.client.clone());
+    let here = watcher::Config::default().fields(&format!("spec.nodeName={}", core.me.config.node_name));
+    let mut events = std::pin::pin!(watcher(api, here).backoff(Backoff::new()));
+    let mut listed = BTreeSet::new();
+    loop {
+        let event = tokio::select! {
+            Some(uid) = next(&mut news) => {
+                core.pods.wake(&uid);
+                continue;
+            }
+            event = events.next() => event,
+        };
+        match event {
+            Some(Ok(watcher::Event::Init)) => listed.clear(),
+            Some(Ok(watcher::Event::InitApply(pod))) => {
+                listed.insert(pod.metadata.uid.clone().unwrap_or_default());
+                apply(&core, pod);
+            }
+            Some(Ok(watcher::Event::InitDone)) => listing_done(&core, &listed),
+            Some(Ok(watcher::Event::Apply(pod))) => apply(&core, pod),
+            Some(Ok(watcher::Event::Delete(pod))) => gone(&core, &pod),
+            Some(Err(error)) => warn!(%error, "Watching pods failed"),
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn next(news: &mut Option<tokio::sync::mpsc::UnboundedReceiver<String>>) -> Option<String> {
+    match news {
+        Some(news) => news.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn apply(core: &Arc<Core>, mut pod: Pod) {
+    // Nobody here reads it, and it is a good part of the object.
+    pod.metadata.managed_fields = None;
+    let fate = match pod.metadata.deletion_timestamp {
+        Some(_) => Fate::Deleting { grace_seconds: grace(&pod) },
+        None => Fate::Wanted,
+    };
+    tell(core, Desired { pod: Arc::new(pod), fate });
+}
+
+fn gone(core: &Arc<Core>, pod: &Pod) {
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    core.pods.with(|pods| {
+        if let Some(entry) = pods.get(&uid) {
+            let grace_seconds = pod.metadata.deletion_grace_period_seconds.unwrap_or(ORPHAN_GRACE_SECONDS);
+            entry.desired.send_modify(|desired| desired.fate = Fate::Gone { grace_seconds });
+        }
+    });
+}
+
+fn grace(pod: &Pod) -> i64 {
+    let own = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    pod.metadata.deletion_grace_period_seconds.or(own).unwrap_or(30)
+}
+
+/// Hands a pod to its worker; makes the worker if need be.
+fn tell(core: &Arc<Core>, desired: Desired) {
+    let uid = desired.pod.metadata.uid.clone().unwrap_or_default();
+    let fresh = core.pods.with(|pods| match pods.get(&uid) {
+        Some(entry) => {
+            entry.desired.send_if_modified(|now| {
+                let news = matters(now, &desired);
+                *now = desired;
+                news
+            });
+            None
+        }
+        None => {
+            let (sender, receiver) = watch::channel(desired);
+            let wake = Arc::new(Notify::new());
+            pods.insert(uid, Entry { desired: sender, wake: Arc::clone(&wake) });
+            Some((receiver, wake))
+        }
+    });
+    if let Some((receiver, wake)) = fresh {
+        tokio::spawn(Worker::new(Arc::clone(core), receiver, wake).run());
+    }
+}
+
+/// Our own status coming back is no news.
+fn matters(old: &Desired, new: &Desired) -> bool {
+    let gates = |pod: &Pod| {
+        let gated = pod.spec.as_ref().is_some_and(|spec| spec.readiness_gates.is_some());
+        pod.status.clone().filter(|_| gated)
+    };
+    let plain = |pod: &Pod| {
+        let meta = &pod.metadata;
+        (meta.labels.clone(), meta.annotations.clone(), meta.deletion_grace_period_seconds)
+    };
+    old.fate != new.fate
+        || old.pod.spec != new.pod.spec
+        || plain(&old.pod) != plain(&new.pod)
+        || gates(&old.pod) != gates(&new.pod)
+}
+
+/// After a full list: pods that are not in it are gone, and what runs for nobody is ended.
+fn listing_done(core: &Arc<Core>, listed: &BTreeSet<String>) {
+    core.pods.with(|pods| {
+        for (uid, entry) in pods.iter().filter(|(uid, _)| !listed.contains(*uid)) {
+            info!(pod = uid, "Pod is no longer in the API");
+            entry.desired.send_modify(|desired| desired.fate = Fate::Gone { grace_seconds: ORPHAN_GRACE_SECONDS });
+        }
+    });
+    let known: BTreeSet<String> = core.pods.with(|pods| pods.keys().cloned().collect());
+    for sandbox in core.runtime.known_sandboxes() {
+        if !known.contains(&sandbox.spec.pod_uid) {
+            tell(core, Desired { pod: Arc::new(orphan(&sandbox)), fate: Fate::Gone { grace_seconds: ORPHAN_GRACE_SECONDS } });
+        }
+    }
+    let living: BTreeSet<String> = core.pods.with(|pods| pods.keys().cloned().collect());
+    core.addresses.retain(|uid| living.contains(uid));
+    sweep(core, &living);
+}
+
+/// As much of a pod as its sandbox remembers.
+fn orphan(sandbox: &SandboxStatus) -> Pod {
+    let spec = &sandbox.spec;
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(spec.pod_name.clone()),
+            namespace: Some(spec.pod_namespace.clone()),
+            uid: Some(spec.pod_uid.clone()),
+            ..ObjectMeta::default()
+        },
+        ..Pod::default()
+    }
+}
+
+/// Directories of pods that were forgotten while no kubelet ran.
+fn sweep(core: &Core, living: &BTreeSet<String>) {
+    let root = &core.me.config.root_dir;
+    for entry in std::fs::read_dir(root.join("pods")).into_iter().flatten().flatten() {
+        let uid = entry.file_name().to_string_lossy().into_owned();
+        if !living.contains(&uid) {
+            PodDir::new(root, &uid).remove();
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Sends a pod's status to the API, in the background, the latest winning; and its events.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::super::api_text;
+use crate::client::Backoff;
+use crate::client::events::{Kind, Recorder, reference};
+
+/// One pod's voice.
+pub struct Reporter {
+    wanted: watch::Sender<Option<Arc<PodStatus>>>,
+    sent: watch::Receiver<Option<Arc<PodStatus>>>,
+    events: Recorder,
+    about: ObjectReference,
+}
+
+impl Reporter {
+    pub fn new(client: Client, events: Recorder, pod: &Pod) -> Self {
+        let (wanted, changes) = watch::channel(None);
+        let (done, sent) = watch::channel(None);
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let sender = Sender {
+            api: Api::namespaced(client, &namespace),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+        };
+        tokio::spawn(sender.run(changes, done));
+        Self { wanted, sent, events, about: reference(pod) }
+    }
+
+    /// Sends a status unless it is the one sent last.
+    pub fn report(&self, status: PodStatus) {
+        self.wanted.send_if_modified(|last| {
+            let news = last.as_deref() != Some(&status);
+            if news {
+                *last = Some(Arc::new(status));
+            }
+            news
+        });
+    }
+
+    /// Waits until the API has what was reported last.
+    pub async fn flushed(&self) {
+        let last = self.wanted.borrow().clone();
+        let mut sent = self.sent.clone();
+        // The sender ends only with this reporter, or because the pod is gone: then nothing is left to wait for.
+        let _ = sent.wait_for(|sent| *sent == last).await;
+    }
+
+    pub fn event(&self, kind: Kind, reason: &str, message: impl Into<String>) {
+        self.events.event(&self.about, kind, reason, message);
+    }
+
+    /// An event about one container.
+    pub fn container_event(&self, path: &str, kind: Kind, reason: &str, message: impl Into<String>) {
+        let about = ObjectReference { field_path: Some(path.into()), ..self.about.clone() };
+        self.events.event(&about, kind, reason, message);
+    }
+}
+
+struct Sender {
+    api: Api<Pod>,
+    name: String,
+    uid: String,
+}
+
+impl Sender {
+    async fn run(
+        self,
+        mut wanted: watch::Receiver<Option<Arc<PodStatus>>>,
+        sent: watch::Sender<Option<Arc<PodStatus>>>,
+    ) {
+        let mut backoff = Backoff::new();
+        while wanted.changed().await.is_ok() {
+            loop {
+                let Some(status) = wanted.borrow_and_update().clone() else { break };
+                match self.send(&status).await {
+                    Ok(()) => {}
+                    Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => {}
+                    Err(error) => {
+                        warn!(error = api_text(&error), pod = self.name, "Failed to update status for pod");
+                        backoff.wait().await;
+                        continue;
+                    }
+                }
+                backoff.reset();
+                sent.send_replace(Some(status));
+                break;
+            }
+        }
+    }
+
+    async fn send(&self, status: &PodStatus) -> Result<(), kube::Error> {
+        let change = json!({"metadata": {"uid": self.uid}, "status": patch(status)});
+        self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(change)).await.map(|_| ())
+    }
+}
+
+/// A patch that also takes away what is no longer so.
+fn patch(status: &PodStatus) -> Value {
+    let mut value = serde_json::to_value(status).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        for optional in ["reason", "message", "containerStatuses", "initContainerStatuses"] {
+            fields.entry(optional).or_insert(Value::Null);
+        }
+    }
+    value
+}
