@@ -105,8 +105,9 @@ impl Capabilities {
         }
     }
 
-    /// Gives up, for this process and what it executes, everything else. Root keeps exactly this set over
-    /// an exec; any other user loses all, as containerd has it (no ambient capabilities).
+    /// Gives up, for what this process executes, everything else. Root keeps exactly this set over an exec;
+    /// any other user loses all, as containerd has it (no ambient and no inheritable capabilities: root's
+    /// exec would take the inheritable ones whatever the bounding set says).
     pub fn bound(self) -> io::Result<()> {
         for number in 0..64u32 {
             if self.0 & (1 << number) != 0 {
@@ -121,25 +122,57 @@ impl Capabilities {
                 return Err(error);
             }
         }
-        // SAFETY: numbers only.
-        unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
-        Ok(())
+        let mut held = Held::read()?;
+        (held.low.inheritable, held.high.inheritable) = (0, 0);
+        held.write()
     }
 
-    /// Leaves this process itself with this set, at once.
+    /// Leaves this process itself with this set, of which it must hold all, at once.
     pub fn set(self) -> io::Result<()> {
-        #[repr(C)]
-        struct Header {
-            version: u32,
-            pid: i32,
+        let half = |bits: u64| Half { effective: bits as u32, permitted: bits as u32, inheritable: 0 };
+        Held { low: half(self.0), high: half(self.0 >> 32) }.write()
+    }
+}
+
+/// A process's sets as version 3 of capget and capset has them.
+#[repr(C)]
+#[derive(Default)]
+struct Held {
+    low: Half,
+    high: Half,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Half {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+/// Version 3, this process.
+const OWN: Header = Header { version: 0x2008_0522, pid: 0 };
+
+impl Held {
+    fn read() -> io::Result<Held> {
+        let mut held = Held::default();
+        // SAFETY: both have the layout of version 3 and outlive the call; the kernel writes only `held`.
+        match unsafe { libc::syscall(libc::SYS_capget, &raw const OWN, &raw mut held) } {
+            0 => Ok(held),
+            _ => Err(io::Error::last_os_error()),
         }
-        const VERSION_3: u32 = 0x2008_0522;
-        let header = Header { version: VERSION_3, pid: 0 };
-        let (low, high) = (self.0 as u32, (self.0 >> 32) as u32);
-        // effective, permitted, inheritable: first the low halves, then the high.
-        let data: [u32; 6] = [low, low, 0, high, high, 0];
-        // SAFETY: both have the layout of version 3 and outlive the call.
-        match unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) } {
+    }
+
+    /// Ambient capabilities that are no longer inheritable are gone too.
+    fn write(&self) -> io::Result<()> {
+        // SAFETY: both have the layout of version 3, outlive the call and are only read.
+        match unsafe { libc::syscall(libc::SYS_capset, &raw const OWN, &raw const *self) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

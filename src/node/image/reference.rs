@@ -39,7 +39,8 @@ impl Reference {
         if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(invalid(": repository name must be lowercase"));
         }
-        if !path.split('/').all(is_component) {
+        let host = registry.split(':').next().unwrap_or_default();
+        if !path.split('/').all(is_component) || !host.split('.').all(is_component) {
             return Err(invalid(""));
         }
         let library = if registry == "docker.io" && !path.contains('/') { "library/" } else { "" };

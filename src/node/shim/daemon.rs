@@ -219,8 +219,8 @@ impl Shim {
         }
     }
 
-    /// Takes a container's output. Events name streams by place, so one at its end is closed, not removed,
-    /// until its container ends; a closed pipe would be ready for ever.
+    /// Takes a container's output. Events name streams by place, and places move when a stream ends in the
+    /// same turn: whoever is meant then is only looked at a turn early or late.
     fn output(&mut self, container: usize, stream: usize) {
         let Some(container) = self.containers.get_mut(container) else { return };
         if stream < container.streams.len() && !container.drain(stream) {

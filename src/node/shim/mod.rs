@@ -21,6 +21,9 @@ mod runtime;
 mod sandbox;
 mod spec;
 
+#[cfg(test)]
+mod tests;
+
 pub use daemon::run;
 pub use limits::{Support, support};
 pub use pause::run as pause;

@@ -32,6 +32,9 @@ use super::spec::{ContainerSpec, ContainerStatus, SandboxSpec, SandboxStatus};
 /// How long a shim may take for what it does at once.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long it may take to kill what it holds, before it is killed itself.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
+
 /// What went wrong with a sandbox or container.
 #[derive(Debug, thiserror::Error)]
 pub enum ShimError {
@@ -196,7 +199,7 @@ impl Runtime {
             return Ok(());
         }
         let lock = self.paths(id).lock();
-        match self.ask(id, Request::StopSandbox, PATIENCE / 2).await {
+        match self.ask(id, Request::StopSandbox, LAST_PATIENCE).await {
             Ok(()) | Err(ShimError::Gone { .. }) => {}
             Err(error) => {
                 tracing::warn!(sandbox = %id, %error, "killing a shim");
@@ -216,7 +219,7 @@ impl Runtime {
             }
             sleep(Duration::from_millis(1)).await;
         }
-        Err(ShimError::Silent { id: id.to_owned(), within: PATIENCE / 2 })
+        Err(ShimError::Silent { id: id.to_owned(), within: LAST_PATIENCE })
     }
 
     /// Stops a sandbox if it runs, and forgets it with everything it kept on disk.
