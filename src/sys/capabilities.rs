@@ -157,7 +157,7 @@ struct Header {
 }
 
 /// Version 3, this process.
-const OWN: Header = Header { version: 0x2008_0522, pid: 0 };
+static OWN: Header = Header { version: 0x2008_0522, pid: 0 };
 
 impl Held {
     fn read() -> io::Result<Held> {

@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -219,7 +219,6 @@ fn mount_namespace(pid: Pid) -> Option<std::path::PathBuf> {
 
 fn readable(fd: &OwnedFd) -> bool {
     let mut poll = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(fd), nix::poll::PollFlags::POLLIN)];
-    debug_assert!(fd.as_raw_fd() >= 0);
     nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 

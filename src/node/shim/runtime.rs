@@ -440,9 +440,14 @@ async fn remove_tree(path: PathBuf) -> Result<(), ShimError> {
         let path = path.clone();
         move |source| ShimError::Disk { action: "remove", path, source }
     };
-    let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+    // A kubelet that is just ending may still complete a record in it: then it is not empty, once.
+    let again = |error: &io::Error| error.kind() == io::ErrorKind::DirectoryNotEmpty;
+    let removed = tokio::task::spawn_blocking(move || {
+        let remove = || std::fs::remove_dir_all(&path);
+        match remove().or_else(|error| if again(&error) { remove() } else { Err(error) }) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
     });
     removed.await.map_err(io::Error::other).and_then(|result| result).map_err(failed)
 }
