@@ -10,12 +10,14 @@ mod flags;
 mod machine;
 mod node;
 mod pods;
+mod server;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::net::go_text;
@@ -73,16 +75,20 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: config::Config) -> anyhow::Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let stop = CancellationToken::new();
     tokio::select! {
         _ = terminate.recv() => {
             info!("Received SIGTERM, shutting down");
+            stop.cancel();
+            // Answers under way get a moment; pods are the shims' and stay.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             Ok(())
         }
-        ended = work(config) => ended,
+        ended = work(config, stop.clone()) => ended,
     }
 }
 
-async fn work(config: config::Config) -> anyhow::Result<()> {
+async fn work(config: config::Config, stop: CancellationToken) -> anyhow::Result<()> {
     let runtime = Runtime::new(Directories::default());
     let pods = pods::Pods::default();
     let cert = credentials::serving(&config)?;
@@ -96,11 +102,12 @@ async fn work(config: config::Config) -> anyhow::Result<()> {
     }
     if config.serving == config::Serving::Bootstrap {
         let addresses = node.borrow().status.as_ref().and_then(|status| status.addresses.clone());
-        let cert = cert.clone();
+        let (client, cert) = (client.clone(), cert.clone());
         tokio::spawn(credentials::request_serving((*config).clone(), client, addresses.unwrap_or_default(), cert));
     }
     tokio::spawn(node::report(me.clone(), node));
-    let _ = cert;
+    let door = server::Kubelet { config, pods: pods.clone(), runtime: runtime.clone() };
+    server::serve(door, client, cert, stop).await?;
     crate::sys::inherit::ready();
     pods::run(me, runtime, pods).await?;
     Ok(())

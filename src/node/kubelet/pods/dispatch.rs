@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -50,6 +50,18 @@ pub struct Pods(Arc<Mutex<BTreeMap<String, Entry>>>);
 struct Entry {
     desired: watch::Sender<Desired>,
     wake: Arc<Notify>,
+    /// As this kubelet sees it; the API may know it a little later.
+    status: Option<PodStatus>,
+}
+
+impl Entry {
+    fn pod(&self) -> Pod {
+        let mut pod = Pod::clone(&self.desired.borrow().pod);
+        if self.status.is_some() {
+            pod.status.clone_from(&self.status);
+        }
+        pod
+    }
 }
 
 impl Pods {
@@ -62,10 +74,25 @@ impl Pods {
         self.with(|pods| pods.values().map(|entry| Arc::clone(&entry.desired.borrow().pod)).collect())
     }
 
-    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        self.list().into_iter().find(|pod| {
+    /// Every pod with its status as of now.
+    pub fn list_with_status(&self) -> Vec<Pod> {
+        self.with(|pods| pods.values().map(Entry::pod).collect())
+    }
+
+    pub fn find_with_status(&self, namespace: &str, name: &str) -> Option<Pod> {
+        let fits = |pod: &Pod| {
             pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name)
-        })
+        };
+        self.with(|pods| pods.values().find(|entry| fits(&entry.desired.borrow().pod)).map(Entry::pod))
+    }
+
+    /// Keeps what a worker found out.
+    pub fn note(&self, uid: &str, status: &PodStatus) {
+        self.with(|pods| {
+            if let Some(entry) = pods.get_mut(uid) {
+                entry.status = Some(status.clone());
+            }
+        });
     }
 
     /// Pods beside this one that still use the node.
@@ -174,7 +201,7 @@ fn tell(core: &Arc<Core>, desired: Desired) {
         None => {
             let (sender, receiver) = watch::channel(desired);
             let wake = Arc::new(Notify::new());
-            pods.insert(uid, Entry { desired: sender, wake: Arc::clone(&wake) });
+            pods.insert(uid, Entry { desired: sender, wake: Arc::clone(&wake), status: None });
             Some((receiver, wake))
         }
     });

@@ -117,6 +117,7 @@ impl Worker {
                 let told = status(&view, &plan, self.core.me.address, &self.before);
                 (plan, told)
             };
+            self.core.pods.note(&self.uid, &told);
             self.before = told.clone();
             if !matches!(fate, Fate::Gone { .. }) {
                 self.reporter.report(told);
