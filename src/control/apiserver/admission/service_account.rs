@@ -87,7 +87,7 @@ fn mount_token(spec: &mut Value) {
     let name = existing.clone().unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", suffix()));
     let mut mounted = false;
     for kind in ["initContainers", "containers"] {
-        for container in spec[kind].as_array_mut().into_iter().flatten() {
+        for container in spec.get_mut(kind).and_then(Value::as_array_mut).into_iter().flatten() {
             if list(&container["volumeMounts"]).iter().any(|mount| mount["mountPath"] == MOUNT_PATH) {
                 continue;
             }
