@@ -83,11 +83,12 @@ impl Spawn {
     /// Starts it in a new user namespace, where it waits for its maps.
     pub fn start_gated(self) -> io::Result<(Child, Gate)> {
         let (wait, open) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let child = self.launch(Some(wait))?;
-        Ok((child, Gate(open)))
+        let gate = Gate(open);
+        let child = self.launch(Some((wait, &gate)))?;
+        Ok((child, gate))
     }
 
-    fn launch(self, gate: Option<OwnedFd>) -> io::Result<Child> {
+    fn launch(self, gate: Option<(OwnedFd, &Gate)>) -> io::Result<Child> {
         let program = Program::new(&self)?;
         let mut pidfd: RawFd = -1;
         let flags = self.namespaces.bits() | libc::CLONE_PIDFD | libc::SIGCHLD;
@@ -116,12 +117,18 @@ impl Spawn {
     }
 
     /// In the child: everything between fork and exec.
-    fn become_it(&self, gate: Option<OwnedFd>, program: &Program) -> io::Result<Infallible> {
-        if let Some(gate) = gate {
-            become_root_when_mapped(&gate)?;
-        }
+    fn become_it(&self, gate: Option<(OwnedFd, &Gate)>, program: &Program) -> io::Result<Infallible> {
         if self.dies_with_parent {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
+        }
+        if let Some((wait, gate)) = gate {
+            // Our copy of the parent's end would hide the parent's death.
+            nix::unistd::close(gate.0.as_raw_fd())?;
+            become_root_when_mapped(&wait)?;
+            if self.dies_with_parent {
+                // A change of user forgets it.
+                prctl::set_pdeathsig(Signal::SIGKILL)?;
+            }
         }
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
         if self.session != Session::Same {
