@@ -35,13 +35,8 @@ impl IdMap {
         IdMap { uid, gid, more }
     }
 
-    /// How many ids the lab has.
-    pub fn count(&self) -> u32 {
-        1 + self.more.map_or(0, |_| MORE)
-    }
-
-    /// Writes the maps of a process that waits in a new user namespace; gives what was written.
-    pub fn write(self, pid: i32) -> io::Result<IdMap> {
+    /// Writes the maps of a process that waits in a new user namespace.
+    pub fn write(self, pid: i32) -> io::Result<()> {
         if let Some((uids, gids)) = self.more {
             let written = match geteuid().is_root() || acts_for_another() {
                 true => direct(pid, "uid_map", &lines(self.uid, uids))
@@ -50,15 +45,14 @@ impl IdMap {
                     .and_then(|()| helper("newgidmap", pid, self.gid, gids)),
             };
             match written {
-                Ok(()) => return Ok(self),
+                Ok(()) => return Ok(()),
                 // Root that is confined may not; an ordinary user lacks the helper or the range is refused.
                 Err(error) => tracing::info!(%error, "Only one id is mapped"),
             }
         }
         direct(pid, "setgroups", "deny")?;
         direct(pid, "uid_map", &format!("0 {} 1", self.uid))?;
-        direct(pid, "gid_map", &format!("0 {} 1", self.gid))?;
-        Ok(IdMap { more: None, ..self })
+        direct(pid, "gid_map", &format!("0 {} 1", self.gid))
     }
 }
 

@@ -90,6 +90,7 @@ fn keep(args: &Args, launch: &PacketSocket) -> Result<(), Failure> {
     let lab = LabDir { name: args.lab.clone(), owner, state: args.state.clone() };
     let lock = lab.hold()?.with_context(|| format!("lab {} is already running", lab.name))?;
     let listener = listen(args)?;
+    process::listen_long(&listener)?;
     let port = listener.local_addr()?.port();
     protocol::send(launch, &Report::Listening { port })?;
     let signals = process::signals(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])?;

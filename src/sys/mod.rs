@@ -12,5 +12,6 @@ pub mod netlink;
 pub mod nft;
 pub mod packet;
 pub mod process;
+pub mod ready;
 pub mod seccomp;
 pub mod terminal;

@@ -2,10 +2,12 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::AsFd;
 
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::Backlog;
 use nix::unistd::{Gid, Uid, setresgid, setresuid};
 
 /// Restores the default for SIGPIPE, which Rust's start-up ignores, so that `minilab x | head` ends quietly.
@@ -39,5 +41,11 @@ pub fn act_for(uid: u32, gid: u32) -> io::Result<()> {
     nix::Error::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, NO_SETUID_FIXUP, 0, 0, 0) })?;
     setresgid(Gid::from_raw(0), Gid::from_raw(gid), Gid::from_raw(0))?;
     setresuid(Uid::from_raw(0), Uid::from_raw(uid), Uid::from_raw(0))?;
+    Ok(())
+}
+
+/// Lets many connections queue while nobody accepts: a role is being restarted.
+pub fn listen_long(listener: impl AsFd) -> io::Result<()> {
+    nix::sys::socket::listen(&listener.as_fd(), Backlog::MAXCONN)?;
     Ok(())
 }

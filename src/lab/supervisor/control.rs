@@ -1,15 +1,15 @@
 //! The control socket's server: each connection's requests become events, and its end too.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::roles::Event;
+use super::events::Event;
 use crate::lab::protocol::{Reply, Request};
-use crate::sys::packet::{Packet, PacketListener, PacketSocket};
+use crate::sys::packet::{PacketListener, PacketSocket};
+use crate::sys::ready::Readable;
 
 /// Somebody who asks.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ impl Caller {
     /// Answers; one who has gone does not mind.
     pub fn answer(&self, reply: &Reply, fd: Option<&OwnedFd>) {
         let bytes = serde_json::to_vec(reply).expect("a reply has only string keys");
-        let fds: Vec<_> = fd.into_iter().map(std::os::fd::AsFd::as_fd).collect();
+        let fds: Vec<_> = fd.into_iter().map(AsFd::as_fd).collect();
         if let Err(error) = self.socket.send(&bytes, &fds) {
             tracing::debug!(%error, "The caller has gone");
         }
@@ -32,14 +32,9 @@ impl Caller {
 /// Accepts callers for as long as the lab lives.
 pub async fn serve(listener: PacketListener, events: UnboundedSender<Event>) -> io::Result<()> {
     listener.set_nonblocking()?;
-    let listener = AsyncFd::new(listener)?;
+    let ready = Readable::of(&listener)?;
     for id in 0.. {
-        let socket = loop {
-            let mut ready = listener.readable().await?;
-            if let Ok(accepted) = ready.try_io(|listener| listener.get_ref().accept()) {
-                break accepted?;
-            }
-        };
+        let socket = ready.until(|| listener.accept()).await?;
         // Only the owner (root in here) finds the socket at all; this makes it certain.
         if socket.peer_uid()? == 0 {
             tokio::task::spawn_local(listen(id, Rc::new(socket), events.clone()));
@@ -50,16 +45,12 @@ pub async fn serve(listener: PacketListener, events: UnboundedSender<Event>) -> 
 
 async fn listen(id: u64, socket: Rc<PacketSocket>, events: UnboundedSender<Event>) {
     let caller = Caller { id, socket: socket.clone() };
-    let packets = AsyncFd::with_interest(Shared(socket), tokio::io::Interest::READABLE);
-    let Ok(packets) = packets else { return };
-    while let Ok(Some((bytes, fds))) = next(&packets).await {
+    let Ok(ready) = Readable::of(&*socket) else { return };
+    while let Ok(Some((bytes, fds))) = ready.until(|| socket.try_receive()).await {
         let event = match serde_json::from_slice::<Request>(&bytes) {
             Ok(request) => Event::Asked { request, fds, caller: caller.clone() },
             Err(error) => {
-                caller.answer(
-                    &Reply::Failed { error: format!("a request that cannot be read: {error}") },
-                    None,
-                );
+                caller.answer(&refusal(format!("a request that cannot be read: {error}")), None);
                 continue;
             }
         };
@@ -68,25 +59,6 @@ async fn listen(id: u64, socket: Rc<PacketSocket>, events: UnboundedSender<Event
         }
     }
     let _ = events.send(Event::Left { caller: id });
-}
-
-/// A socket several parts of this thread use.
-pub struct Shared(pub Rc<PacketSocket>);
-
-impl std::os::fd::AsRawFd for Shared {
-    fn as_raw_fd(&self) -> i32 {
-        self.0.as_raw_fd()
-    }
-}
-
-/// The next packet of a socket.
-pub async fn next(socket: &AsyncFd<Shared>) -> io::Result<Option<Packet>> {
-    loop {
-        let mut ready = socket.readable().await?;
-        if let Ok(packet) = ready.try_io(|socket| socket.get_ref().0.try_receive()) {
-            return packet;
-        }
-    }
 }
 
 /// One error as a reply.

@@ -21,8 +21,9 @@ use crate::sys::namespace::Network;
 use crate::sys::netlink::Route;
 use crate::sys::nft::{Batch, ChainKind, Family, Hook, Protocol, Rule, priority};
 use crate::sys::packet::PacketSocket;
+use crate::sys::process;
 
-/// The names of hosts in `/etc/hosts` beside the lab's own.
+/// Wire's nftables table.
 const TABLE: &str = "minilab";
 
 /// A host that runs.
@@ -215,7 +216,9 @@ impl Hosts {
         let failed = |source| SupervisorError::Listen { host: name.to_owned(), at, source };
         let host = self.running.get(name).ok_or_else(|| SupervisorError::NoHost { host: name.to_owned() })?;
         let listener = host.attachment.network.enter(|| TcpListener::bind(at)).map_err(failed)?;
-        Ok(listener.map_err(failed)?.into())
+        let listener = OwnedFd::from(listener.map_err(failed)?);
+        process::listen_long(&listener).map_err(failed)?;
+        Ok(listener)
     }
 
     /// What `status` says of them.

@@ -3,21 +3,20 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::PathBuf;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::unix::AsyncFd;
+
+use super::events::Supervisor;
+use super::role::Input;
+use super::start::Role;
+use crate::lab::files::Tree;
+use crate::sys::ready::Readable;
 
 /// Says that something in one of the directories may have changed.
-pub struct Manifests(AsyncFd<Source>);
-
-struct Source(Inotify);
-
-impl AsRawFd for Source {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
+pub struct Manifests {
+    inotify: Inotify,
+    ready: Readable,
 }
 
 impl Manifests {
@@ -34,17 +33,51 @@ impl Manifests {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Manifests(AsyncFd::new(Source(inotify))?))
+        Ok(Manifests { ready: Readable::of(&inotify)?, inotify })
     }
 
     /// Waits for the next change.
     pub async fn changed(&self) -> io::Result<()> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            match ready.try_io(|source| Ok(source.get_ref().0.read_events()?)) {
-                Ok(events) => return events.map(drop),
-                Err(_would_block) => {}
+        self.ready.until(|| Ok(self.inotify.read_events().map(drop)?)).await
+    }
+}
+
+impl Supervisor {
+    pub(super) fn manifest_directories(&self) -> BTreeSet<PathBuf> {
+        let watched = |role: &Role| {
+            let directory = role.plan.command.watched()?.parent()?.strip_prefix("/").ok()?.to_owned();
+            Some(self.lab.host(&role.plan.host).join(directory))
+        };
+        self.roles.iter().filter_map(watched).collect()
+    }
+
+    /// Restarts, stops and starts roles whose manifests changed.
+    pub(super) fn read_manifests(&mut self) {
+        for at in 0..self.roles.len() {
+            let role = &self.roles[at];
+            let Some(path) = role.plan.command.watched() else { continue };
+            let Ok(tree) = Tree::of(&self.lab, &role.plan.host) else { continue };
+            let Ok(now) = tree.read(path) else { continue };
+            if now == role.manifest {
+                continue;
             }
+            let input = match (&role.manifest, &now) {
+                (_, None) => Input::Stop,
+                (None, Some(_)) => Input::Start,
+                (Some(_), Some(_)) => Input::Restart,
+            };
+            tracing::info!(role = role.plan.name, ?input, "The manifest changed");
+            self.roles[at].manifest = now;
+            self.step(at, input);
         }
+    }
+
+    /// Whether there is something to start a role from.
+    pub(super) fn has_command(&self, at: usize) -> bool {
+        let plan = &self.roles[at].plan;
+        let Some(path) = plan.command.watched() else { return true };
+        let text = Tree::of(&self.lab, &plan.host).and_then(|tree| tree.read(path));
+        // What cannot be read is said when it is started.
+        !matches!(text, Ok(None))
     }
 }

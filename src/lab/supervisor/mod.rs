@@ -5,10 +5,13 @@
 //! networks visited between events. It ends with the keeper, and with it ends everything in the lab.
 
 mod control;
+mod events;
 mod hosts;
 mod manifests;
+mod reports;
+mod requests;
 mod role;
-mod roles;
+mod start;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -22,8 +25,8 @@ use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
+use self::events::Supervisor;
 use self::hosts::Hosts;
-use self::roles::Supervisor;
 use super::plan::Plan;
 use super::protocol::{self, Report, run_directory};
 use super::state::{LabDir, Owner};
