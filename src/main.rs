@@ -32,6 +32,7 @@ const ROLES: &[(&str, Role)] = &[
     ("minilab-keeper", lab::keeper::run),
     ("minilab-supervisor", lab::supervisor::run),
     ("init", lab::init::run),
+    (lab::floor::NAME, lab::floor::run),
 ];
 
 fn main() -> ExitCode {

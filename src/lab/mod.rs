@@ -2,6 +2,7 @@
 
 pub mod cloud;
 pub mod files;
+pub mod floor;
 pub mod hostroot;
 pub mod idmap;
 pub mod init;
