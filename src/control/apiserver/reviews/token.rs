@@ -36,9 +36,6 @@ impl TokenFor<'_> {
             }
         }
         let spec = &mut request["spec"];
-        if strings(&spec["audiences"]).is_empty() {
-            spec["audiences"] = json!(self.accounts.audiences());
-        }
         let seconds = spec["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
         spec["expirationSeconds"] = json!(seconds);
         let why = match seconds {
@@ -61,6 +58,10 @@ impl TokenFor<'_> {
         let reference = &request["spec"]["boundObjectRef"];
         if reference.is_object() {
             self.bind(reference, &mut own)?;
+        }
+        // Only now: admission must see what was asked for, and a kubelet asks for "" by default.
+        if strings(&request["spec"]["audiences"]).is_empty() {
+            request["spec"]["audiences"] = json!(self.accounts.audiences());
         }
         let audiences = strings(&request["spec"]["audiences"]);
         let mut seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
