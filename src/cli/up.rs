@@ -101,9 +101,11 @@ impl Up {
             Ok(made) => made,
             Err(trouble) => {
                 progress.clear();
-                let trouble = explained(lab, trouble);
+                let mut trouble = explained(lab, trouble);
                 if first {
                     show_last_log(lab);
+                    let here = lab.state.display().to_string();
+                    trouble.remedy = trouble.remedy.filter(|remedy| !remedy.contains(&here));
                     // The error that matters is the first one.
                     let _ = down::remove(lab);
                 }
@@ -290,6 +292,8 @@ fn explained(lab: &LabDir, trouble: Trouble) -> Trouble {
 /// The end of the log that was written last: the lab that has it is about to be removed.
 fn show_last_log(lab: &LabDir) {
     let logs = std::fs::read_dir(lab.state.join("logs")).into_iter().flatten().flatten();
+    // The keeper's own log speaks of others' ends.
+    let logs = logs.filter(|entry| entry.file_name() != "minilab-keeper.log");
     let newest = logs.max_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok());
     let Some(newest) = newest else { return };
     let text = std::fs::read(newest.path()).unwrap_or_default();
