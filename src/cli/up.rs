@@ -7,7 +7,7 @@
 //! A directory without `lab.yaml` is what a killed first `up` left: the next one starts afresh.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
@@ -16,7 +16,7 @@ use serde_json::json;
 use super::progress::Progress;
 use super::{Answer, Outcome, Trouble, doctor, down, kubeconfig, status};
 use crate::lab::files;
-use crate::lab::launch::{Launch, Port};
+use crate::lab::launch::{Launch, Next, Port};
 use crate::lab::material::Material;
 use crate::lab::paths::Profile;
 use crate::lab::plan::{Contents, Plan, plan};
@@ -38,7 +38,7 @@ pub struct Up {
     /// Do not wait until the nodes are Ready
     #[arg(long)]
     no_wait: bool,
-    /// How many seconds to wait for them
+    /// How many seconds to wait until all of it is Ready
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
     /// Print the plan and make nothing
@@ -55,6 +55,12 @@ pub struct Up {
     quiet: bool,
     #[command(flatten)]
     output: super::Output,
+}
+
+/// How long to wait, and for what.
+struct Wait {
+    until: Instant,
+    for_api_only: bool,
 }
 
 /// The command that starts a lab, for messages.
@@ -96,7 +102,11 @@ impl Up {
         if first {
             down::empty(lab)?;
         }
-        let started = self.make(lab, progress);
+        let wait = Wait {
+            until: Instant::now() + Duration::from_secs(self.timeout),
+            for_api_only: self.no_wait,
+        };
+        let started = self.make(lab, &wait, progress);
         let (spec, plan, material) = match started {
             Ok(made) => made,
             Err(trouble) => {
@@ -117,13 +127,13 @@ impl Up {
             false => Some(kubeconfig::merge(lab, &spec, &material, self.kubeconfig.as_deref())),
         };
         drop(lock);
-        let ready = if self.no_wait { Ok(Answer::Done) } else { self.wait(lab, &plan, progress) };
+        let ready = if self.no_wait { Ok(Answer::Done) } else { self.wait(lab, &plan, wait.until, progress) };
         self.say_goodbye(lab, &spec, merged, progress);
         ready
     }
 
     /// Everything up to a lab whose roles all serve.
-    fn make(&self, lab: &LabDir, progress: &mut Progress) -> Result<(Spec, Plan, Material), Trouble> {
+    fn make(&self, lab: &LabDir, wait: &Wait, progress: &mut Progress) -> Result<(Spec, Plan, Material), Trouble> {
         let (mut spec, port) = self.spec(lab)?;
         let fresh = !lab.state.join("pki/tokens.json").exists();
         progress.begin(if fresh { "Issuing certificates" } else { "Reading certificates" });
@@ -140,7 +150,7 @@ impl Up {
         }
         progress.begin("Starting hosts and roles");
         let launch = Launch::start(lab, port)?;
-        follow(&launch, &mut spec, progress)?;
+        follow(&launch, &mut spec, wait, progress)?;
         kubeconfig::write_own(lab, spec.port, &material)?;
         lab.write(&lab.state.join("lab.yaml"), 0o600, spec.to_yaml().as_bytes())?;
         launch.commit()?;
@@ -192,10 +202,11 @@ impl Up {
         Ok(Answer::Done)
     }
 
-    fn wait(&self, lab: &LabDir, plan: &Plan, progress: &mut Progress) -> Outcome {
+    fn wait(&self, lab: &LabDir, plan: &Plan, until: Instant, progress: &mut Progress) -> Outcome {
         progress.begin("Waiting for the nodes");
         let names = status::node_names(plan);
-        let limit = Duration::from_secs(self.timeout);
+        // However little time is left, an answer that is there already counts.
+        let limit = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
         let missing = super::runtime()?.block_on(status::wait_for_nodes(&lab.kubeconfig(), &names, limit));
         match missing {
             Ok(missing) if missing.is_empty() => {
@@ -303,34 +314,43 @@ fn show_last_log(lab: &LabDir) {
     lines[lines.len().saturating_sub(8)..].iter().for_each(|line| eprintln!("  {line}"));
 }
 
-/// Shows what the keeper reports until every role serves.
-fn follow(launch: &Launch, spec: &mut Spec, progress: &mut Progress) -> Result<(), Trouble> {
-    loop {
-        match launch.next()? {
-            Some(Report::Listening { port }) => {
+/// Shows what the keeper reports until every role serves, or the API server alone when that is enough.
+///
+/// A lab whose API server serves by the deadline can be looked into, and is not given up.
+fn follow(launch: &Launch, spec: &mut Spec, wait: &Wait, progress: &mut Progress) -> Result<(), Trouble> {
+    let mut serving = false;
+    while !(wait.for_api_only && serving) {
+        let report = match launch.next(wait.until)? {
+            Next::Report(report) => report,
+            Next::Late if serving => return Ok(()),
+            Next::Late => return Err(anyhow::anyhow!("the API server does not serve in time").into()),
+            Next::Gone => return Err(anyhow::anyhow!("the lab ended while it was starting").into()),
+        };
+        match report {
+            Report::Listening { port } => {
                 if port != spec.port {
                     progress.note(&format!("127.0.0.1:{} is taken; this lab uses {port}", spec.port));
                 }
                 spec.port = port;
             }
-            Some(Report::Step { what, micros }) => progress.tell_done(&what, Duration::from_micros(micros)),
-            Some(Report::Ready { role, host, micros }) => {
+            Report::Step { what, micros } => progress.tell_done(&what, Duration::from_micros(micros)),
+            Report::Ready { role, host, micros } => {
+                serving |= role == "kube-apiserver";
                 progress.tell_done(&format!("{role}@{host} serves"), Duration::from_micros(micros));
             }
-            Some(Report::Ended { role, host, how, log }) => {
-                progress
-                    .note(&format!("{role}@{host} ended ({how}) and is started again: {}", log.display()));
+            Report::Ended { role, host, how, log } => {
+                progress.note(&format!("{role}@{host} ended ({how}) and is started again: {}", log.display()));
             }
-            Some(Report::Up { .. }) => {
+            Report::Up { .. } => {
                 progress.done("Every role serves");
                 return Ok(());
             }
-            Some(Report::Failed { error, remedy }) => {
+            Report::Failed { error, remedy } => {
                 return Err(Trouble { error: anyhow::anyhow!(error), answer: Answer::Failed, remedy });
             }
-            None => return Err(anyhow::anyhow!("the lab ended while it was starting").into()),
         }
     }
+    Ok(())
 }
 
 /// A plan for people: addresses, files, and the command lines roles are started with.

@@ -2,11 +2,15 @@
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::protocol::{self, ProtocolError, Report};
 use super::state::LabDir;
@@ -25,6 +29,16 @@ pub enum Port {
 #[derive(Debug)]
 pub struct Launch {
     keeper: PacketSocket,
+}
+
+/// What [`Launch::next`] waited for.
+#[derive(Debug)]
+pub enum Next {
+    Report(Report),
+    /// Nothing was said in time; the lab goes on starting.
+    Late,
+    /// The keeper has gone.
+    Gone,
 }
 
 /// Why the keeper could not be started.
@@ -68,11 +82,22 @@ impl Launch {
         Ok(Launch { keeper: near })
     }
 
-    /// The next report; None when the keeper has gone.
-    pub fn next(&self) -> Result<Option<Report>, ProtocolError> {
+    /// The next report, [`Next::Late`] when there is none by `deadline`.
+    pub fn next(&self, deadline: Instant) -> Result<Next, ProtocolError> {
+        let mut waiting = [PollFd::new(self.keeper.as_fd(), PollFlags::POLLIN)];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut waiting, left) {
+                Ok(0) => return Ok(Next::Late),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(ProtocolError::Transfer { source: errno.into() }),
+                Ok(_) => break,
+            }
+        }
         match protocol::receive(&self.keeper) {
-            Ok((report, _)) => Ok(Some(report)),
-            Err(ProtocolError::Ended) => Ok(None),
+            Ok((report, _)) => Ok(Next::Report(report)),
+            Err(ProtocolError::Ended) => Ok(Next::Gone),
             Err(error) => Err(error),
         }
     }
