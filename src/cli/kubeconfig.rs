@@ -60,6 +60,8 @@ pub struct Merged {
     pub previous: Option<String>,
     /// `--kubeconfig`, when it was given.
     asked: Option<PathBuf>,
+    /// There was no such file before.
+    made: bool,
 }
 
 impl Merged {
@@ -91,10 +93,13 @@ pub fn merge(lab: &LabDir, spec: &Spec, material: &Material, asked: Option<&Path
     let before = remembered(lab);
     let asked = asked.map(Path::to_owned).or_else(|| before.as_ref()?.asked.clone());
     let files = UserFiles::find(&lab.owner, asked.as_deref())?;
+    let there = files.existing();
     let (file, previous) = files.merge(&outside(&context, spec.port, material)?)?;
     // While our own context is current, the one before it is still to be given back.
+    let made =
+        !there.contains(&file) || before.as_ref().is_some_and(|before| before.made && before.file == file);
     let previous = previous.or_else(|| before?.previous);
-    let merged = Merged { context, file, previous, asked };
+    let merged = Merged { context, file, previous, asked, made };
     lab.write(&record(lab), 0o600, &serde_json::to_vec(&merged)?)?;
     Ok(merged)
 }
@@ -116,6 +121,9 @@ pub fn remove(lab: &LabDir) -> anyhow::Result<bool> {
     let Some(merged) = remembered(lab) else { return Ok(false) };
     let mut removed = UserFiles::find(&lab.owner, merged.asked.as_deref())?.remove(&context)?;
     removed |= UserFiles::find(&lab.owner, Some(&merged.file))?.remove(&context)?;
+    if merged.made {
+        crate::lab::kubeconfig::remove_if_empty(&merged.file)?;
+    }
     Ok(removed)
 }
 

@@ -168,8 +168,8 @@ impl Trouble {
             true => ("is not running", "start it with"),
             false => ("does not exist", "make it with"),
         };
-        let up = up::command_line(&lab.name);
-        Self::new(Answer::NotRunning, format_args!("lab {} {what}", lab.name), format!("{remedy} `{up}`"))
+        let remedy = format!("{remedy} `{} up`", up::myself(lab));
+        Self::new(Answer::NotRunning, format_args!("lab {} {what}", lab.name), remedy)
     }
 
     fn print(&self) {

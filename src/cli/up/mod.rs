@@ -6,6 +6,9 @@
 //! ```
 //! A directory without `lab.yaml` is what a killed first `up` left: the next one starts afresh.
 
+mod follow;
+mod words;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -16,13 +19,15 @@ use serde_json::json;
 use super::progress::Progress;
 use super::{Answer, Outcome, Trouble, doctor, down, kubeconfig, status};
 use crate::lab::files;
-use crate::lab::launch::{Launch, Next, Port};
+use crate::lab::launch::{Launch, Port};
 use crate::lab::material::Material;
 use crate::lab::paths::Profile;
-use crate::lab::plan::{Contents, Plan, plan};
-use crate::lab::protocol::Report;
+use crate::lab::plan::{Plan, plan};
 use crate::lab::spec::{Spec, USUAL_PORT};
 use crate::lab::state::LabDir;
+
+use follow::{Wait, explained, follow, show_last_log};
+pub use words::myself;
 
 #[derive(Args)]
 pub struct Up {
@@ -55,17 +60,6 @@ pub struct Up {
     quiet: bool,
     #[command(flatten)]
     output: super::Output,
-}
-
-/// How long to wait, and for what.
-struct Wait {
-    until: Instant,
-    for_api_only: bool,
-}
-
-/// The command that starts a lab, for messages.
-pub fn command_line(name: &str) -> String {
-    if name == "minilab" { "minilab up".into() } else { format!("minilab --lab {name} up") }
 }
 
 /// The lab's spec as it was written.
@@ -102,10 +96,8 @@ impl Up {
         if first {
             down::empty(lab)?;
         }
-        let wait = Wait {
-            until: Instant::now() + Duration::from_secs(self.timeout),
-            for_api_only: self.no_wait,
-        };
+        let wait =
+            Wait { until: Instant::now() + Duration::from_secs(self.timeout), for_api_only: self.no_wait };
         let started = self.make(lab, &wait, progress);
         let (spec, plan, material) = match started {
             Ok(made) => made,
@@ -133,7 +125,12 @@ impl Up {
     }
 
     /// Everything up to a lab whose roles all serve.
-    fn make(&self, lab: &LabDir, wait: &Wait, progress: &mut Progress) -> Result<(Spec, Plan, Material), Trouble> {
+    fn make(
+        &self,
+        lab: &LabDir,
+        wait: &Wait,
+        progress: &mut Progress,
+    ) -> Result<(Spec, Plan, Material), Trouble> {
         let (mut spec, port) = self.spec(lab)?;
         let fresh = !lab.state.join("pki/tokens.json").exists();
         progress.begin(if fresh { "Issuing certificates" } else { "Reading certificates" });
@@ -165,15 +162,21 @@ impl Up {
             return self.checked(spec);
         }
         let mut spec = read_spec(lab)?;
+        self.same_lab(lab, &spec)?;
+        spec.port = self.port.unwrap_or(spec.port);
+        self.checked(spec)
+    }
+
+    /// A lab that is there keeps its shape.
+    fn same_lab(&self, lab: &LabDir, spec: &Spec) -> Result<(), Trouble> {
         let other = self.nodes.is_some_and(|nodes| nodes != spec.nodes)
             || self.profile.is_some_and(|profile| profile != spec.profile);
         if other {
             let what = format!("lab {} has {} nodes and profile {}", lab.name, spec.nodes, spec.profile);
-            let remedy = "`minilab delete` first, or make another one with --lab NAME";
+            let remedy = format!("`{} delete` first, or make another one with --lab NAME", myself(lab));
             return Err(Trouble::new(Answer::Usage, what, remedy));
         }
-        spec.port = self.port.unwrap_or(spec.port);
-        self.checked(spec)
+        Ok(())
     }
 
     fn checked(&self, spec: Spec) -> Result<(Spec, Port), Trouble> {
@@ -195,6 +198,7 @@ impl Up {
 
     fn already(&self, lab: &LabDir, progress: &mut Progress) -> Outcome {
         let spec = read_spec(lab)?;
+        self.same_lab(lab, &spec)?;
         progress.clear();
         let server = format!("https://127.0.0.1:{}", spec.port);
         progress.json(&json!({"result": "running", "lab": lab.name, "server": server}));
@@ -208,6 +212,7 @@ impl Up {
         // However little time is left, an answer that is there already counts.
         let limit = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
         let missing = super::runtime()?.block_on(status::wait_for_nodes(&lab.kubeconfig(), &names, limit));
+        let me = myself(lab);
         match missing {
             Ok(missing) if missing.is_empty() => {
                 progress.done(&format!("{} nodes are Ready", names.len()));
@@ -224,54 +229,9 @@ impl Up {
             Err(error) => Err(Trouble {
                 error,
                 answer: Answer::NotRunning,
-                remedy: Some("`minilab logs kube-apiserver` and `minilab status` say why".into()),
+                remedy: Some(format!("`{me} logs kube-apiserver` and `{me} status` say why")),
             }),
         }
-    }
-
-    fn say_goodbye(
-        &self,
-        lab: &LabDir,
-        spec: &Spec,
-        merged: Option<anyhow::Result<kubeconfig::Merged>>,
-        progress: &mut Progress,
-    ) {
-        let took = progress.elapsed();
-        progress.clear();
-        let (merged, problem) = match merged {
-            Some(Ok(merged)) => (Some(merged), None),
-            Some(Err(error)) => (None, Some(error)),
-            None => (None, None),
-        };
-        progress.json(&json!({
-            "result": "up",
-            "lab": lab.name,
-            "server": format!("https://127.0.0.1:{}", spec.port),
-            "kubeconfig": lab.kubeconfig(),
-            "context": merged.as_ref().map(|merged| &merged.context),
-            "previousContext": merged.as_ref().and_then(|merged| merged.previous.as_ref()),
-            "tookMs": took.as_secs_f64() * 1000.0,
-        }));
-        if let Some(error) = problem {
-            eprintln!("warning: your kubeconfig is unchanged: {error:#}");
-        }
-        if self.quiet || self.output.json() {
-            return;
-        }
-        eprintln!("Lab {} is up at https://127.0.0.1:{} ({} ms)", lab.name, spec.port, took.as_millis());
-        let option = if lab.name == "minilab" { String::new() } else { format!(" --lab {}", lab.name) };
-        let kubectl = match &merged {
-            Some(merged) => {
-                eprintln!("{}", merged.line());
-                "kubectl".to_owned()
-            }
-            None => format!("minilab{option} kubectl"),
-        };
-        eprintln!("\n  {kubectl} get nodes -o wide");
-        eprintln!(
-            "  {kubectl} run web --image=minilab/toolbox --restart=Never -- sh -c 'while :; do date; sleep 1; done'"
-        );
-        eprintln!("  minilab{option} down");
     }
 
     /// Host by host, what would be written and run.
@@ -282,99 +242,7 @@ impl Up {
             super::print_json(&plan)?;
             return Ok(Answer::Done);
         }
-        print!("{}", in_words(&plan));
+        print!("{}", words::in_words(&plan));
         Ok(Answer::Done)
     }
-}
-
-/// Finds out whether it was the machine's fault, and what helps then.
-fn explained(lab: &LabDir, trouble: Trouble) -> Trouble {
-    let text = format!("{:#}", trouble.error);
-    if text.contains("No space left on device") {
-        let remedy = "free some space, or keep labs elsewhere with --state-dir DIR".to_owned();
-        return Trouble { answer: Answer::MachineCannot, remedy: Some(remedy), ..trouble };
-    }
-    match doctor::what_is_missing(lab) {
-        Some(remedy) => Trouble { answer: Answer::MachineCannot, remedy: Some(remedy), ..trouble },
-        None => trouble,
-    }
-}
-
-/// The end of the log that was written last: the lab that has it is about to be removed.
-fn show_last_log(lab: &LabDir) {
-    let logs = std::fs::read_dir(lab.state.join("logs")).into_iter().flatten().flatten();
-    // The keeper's own log speaks of others' ends.
-    let logs = logs.filter(|entry| entry.file_name() != "minilab-keeper.log");
-    let newest = logs.max_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok());
-    let Some(newest) = newest else { return };
-    let text = std::fs::read(newest.path()).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    eprintln!("last lines of {}:", newest.file_name().to_string_lossy());
-    lines[lines.len().saturating_sub(8)..].iter().for_each(|line| eprintln!("  {line}"));
-}
-
-/// Shows what the keeper reports until every role serves, or the API server alone when that is enough.
-///
-/// A lab whose API server serves by the deadline can be looked into, and is not given up.
-fn follow(launch: &Launch, spec: &mut Spec, wait: &Wait, progress: &mut Progress) -> Result<(), Trouble> {
-    let mut serving = false;
-    while !(wait.for_api_only && serving) {
-        let report = match launch.next(wait.until)? {
-            Next::Report(report) => report,
-            Next::Late if serving => return Ok(()),
-            Next::Late => return Err(anyhow::anyhow!("the API server does not serve in time").into()),
-            Next::Gone => return Err(anyhow::anyhow!("the lab ended while it was starting").into()),
-        };
-        match report {
-            Report::Listening { port } => {
-                if port != spec.port {
-                    progress.note(&format!("127.0.0.1:{} is taken; this lab uses {port}", spec.port));
-                }
-                spec.port = port;
-            }
-            Report::Step { what, micros } => progress.tell_done(&what, Duration::from_micros(micros)),
-            Report::Ready { role, host, micros } => {
-                serving |= role == "kube-apiserver";
-                progress.tell_done(&format!("{role}@{host} serves"), Duration::from_micros(micros));
-            }
-            Report::Ended { role, host, how, log } => {
-                progress.note(&format!("{role}@{host} ended ({how}) and is started again: {}", log.display()));
-            }
-            Report::Up { .. } => {
-                progress.done("Every role serves");
-                return Ok(());
-            }
-            Report::Failed { error, remedy } => {
-                return Err(Trouble { error: anyhow::anyhow!(error), answer: Answer::Failed, remedy });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A plan for people: addresses, files, and the command lines roles are started with.
-fn in_words(plan: &Plan) -> String {
-    use std::fmt::Write;
-    let mut text = String::new();
-    for host in &plan.hosts {
-        let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
-        let _ = writeln!(text, "host {}  {}", host.name, addresses.join(" "));
-        for file in &host.files {
-            let _ = writeln!(text, "  file {:04o} {}", file.mode, file.path.display());
-        }
-        for role in &host.roles {
-            let planned = |path: &std::path::Path| {
-                let file = host.files.iter().find(|file| file.path == path);
-                match file.map(|file| &file.contents) {
-                    Some(Contents::Text(text)) => Ok(text.clone()),
-                    _ => Err(std::io::ErrorKind::NotFound.into()),
-                }
-            };
-            let argv =
-                role.command.argv(planned).map_or_else(|error| error.to_string(), |argv| argv.join(" "));
-            let _ = writeln!(text, "  role {argv}");
-        }
-    }
-    text
 }
