@@ -256,7 +256,9 @@ impl Supervisor {
             let Some(host) = self.hosts.of_init(pid.as_raw()) else { continue };
             tracing::info!(host, "A host ended");
             let built = self.hosts.get(&host).is_some_and(|running| running.built);
-            anyhow::ensure!(built, "host {host} ended while it was being made; see the lab's logs");
+            // Nobody pulls a plug on purpose before the lab is up.
+            let early = !built || self.launch.is_some();
+            anyhow::ensure!(!early, "host {host} ended while the lab was starting; see the lab's logs");
             self.hosts.gone(&host);
             self.unplugged.extract_if(.., |(of, _)| *of == host).for_each(|(_, caller)| {
                 caller.answer(&Reply::Done, None);
