@@ -34,9 +34,11 @@ impl Status {
 
     /// Names the object the error is about, in `details`.
     fn about(self, group: &str, resource: &str, name: &str) -> Self {
-        let mut details = json!({"name": name, "kind": resource});
-        if !group.is_empty() {
-            details["group"] = json!(group);
+        let mut details = json!({"kind": resource});
+        for (field, value) in [("name", name), ("group", group)] {
+            if !value.is_empty() {
+                details[field] = json!(value);
+            }
         }
         self.with_details(details)
     }
