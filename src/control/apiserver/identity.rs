@@ -18,7 +18,9 @@ pub fn answer(call: &Call) -> Option<Result<Response>> {
         return Some(Err(Status::no_such_path()));
     };
     let cached = |mut response: Response| {
-        response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+        response
+            .headers_mut()
+            .insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
         Some(Ok(response))
     };
     if call.info.path == KEYS {

@@ -31,6 +31,7 @@ mod system;
 pub mod table;
 pub mod user;
 pub mod validation;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -103,7 +103,12 @@ async fn work(config: config::Config, stop: CancellationToken) -> anyhow::Result
     if config.serving == config::Serving::Bootstrap {
         let addresses = node.borrow().status.as_ref().and_then(|status| status.addresses.clone());
         let (client, cert) = (client.clone(), cert.clone());
-        tokio::spawn(credentials::request_serving((*config).clone(), client, addresses.unwrap_or_default(), cert));
+        tokio::spawn(credentials::request_serving(
+            (*config).clone(),
+            client,
+            addresses.unwrap_or_default(),
+            cert,
+        ));
     }
     tokio::spawn(node::report(me.clone(), node));
     let door = server::Kubelet { config, pods: pods.clone(), runtime: runtime.clone() };

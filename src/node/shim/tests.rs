@@ -194,7 +194,9 @@ async fn output_and_exit_code_are_kept(node: &Node) {
             spec.working_dir = Some("/made/for/it".into());
         })
         .await;
-    for line in ["stdout F out", "stderr F err", "stdout F script", "stdout F script hello", "stdout F /made/for/it"] {
+    for line in
+        ["stdout F out", "stderr F err", "stdout F script", "stdout F script hello", "stdout F /made/for/it"]
+    {
         assert!(text.lines().any(|printed| printed == line), "{line}: {text}");
     }
     assert!(text.contains("stdout P end\n"), "{text}");
@@ -258,7 +260,10 @@ async fn privileges_are_what_was_asked_for(node: &Node) {
     let script = "grep -E 'Cap(Bnd|Eff)|NoNewPrivs|Seccomp:' /proc/self/status | tr -s '\\t\\n' '  '; echo; \
                   unshare --user true && echo unshared";
     let (text, _) = node.script(script, |_| {}).await;
-    assert!(text.contains("CapEff: 00000000a80425fb CapBnd: 00000000a80425fb NoNewPrivs: 0 Seccomp: 0"), "{text}");
+    assert!(
+        text.contains("CapEff: 00000000a80425fb CapBnd: 00000000a80425fb NoNewPrivs: 0 Seccomp: 0"),
+        "{text}"
+    );
     let (text, _) = node
         .script(script, |spec| {
             spec.security.drop_capabilities = vec!["ALL".into()];
@@ -267,15 +272,24 @@ async fn privileges_are_what_was_asked_for(node: &Node) {
             spec.security.seccomp = Some("RuntimeDefault".into());
         })
         .await;
-    assert!(text.contains("CapEff: 0000000000001000 CapBnd: 0000000000001000 NoNewPrivs: 1 Seccomp: 2"), "{text}");
+    assert!(
+        text.contains("CapEff: 0000000000001000 CapBnd: 0000000000001000 NoNewPrivs: 1 Seccomp: 2"),
+        "{text}"
+    );
     assert!(!text.contains("unshared"), "{text}");
     let (text, _) = node
-        .script("touch /x || echo refused; touch /tmp/x || echo refused too; sh -c 'exit 4'; echo $?", |spec| {
-            spec.security.read_only_root_filesystem = true;
-            spec.security.seccomp = Some("RuntimeDefault".into());
-        })
+        .script(
+            "touch /x || echo refused; touch /tmp/x || echo refused too; sh -c 'exit 4'; echo $?",
+            |spec| {
+                spec.security.read_only_root_filesystem = true;
+                spec.security.seccomp = Some("RuntimeDefault".into());
+            },
+        )
         .await;
-    assert!(text.contains("F refused\n") && text.contains("F refused too\n") && text.contains("F 4\n"), "{text}");
+    assert!(
+        text.contains("F refused\n") && text.contains("F refused too\n") && text.contains("F 4\n"),
+        "{text}"
+    );
     let (text, _) = node
         .script("mount -t tmpfs none /mnt && echo mounted; echo 1 > /proc/sys/vm/swappiness", |spec| {
             spec.security.privileged = true;
@@ -351,7 +365,10 @@ async fn volumes_are_where_they_belong(node: &Node) {
 
 async fn a_stop_waits_for_the_grace(node: &Node) {
     let sandbox = node.sandbox(&pod("stop")).await;
-    let polite = container("polite", &["sh", "-c", "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.01; done"]);
+    let polite = container(
+        "polite",
+        &["sh", "-c", "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.01; done"],
+    );
     let deaf = container("deaf", &["sh", "-c", "trap '' TERM; echo up; sleep 100"]);
     for (spec, code, signal, grace) in [(polite, 7, None, 10_000), (deaf, 137, Some(9), 200)] {
         let started = node.0.start_container(&sandbox.id, &spec).await.unwrap();
@@ -360,7 +377,9 @@ async fn a_stop_waits_for_the_grace(node: &Node) {
         node.0.stop_container(&sandbox.id, &started.id, Duration::from_millis(grace)).await.unwrap();
         let status = node.find(&sandbox.id, &started.id).await;
         assert_eq!((status.exit_code, status.signal), (Some(code), signal));
-        assert!(start.elapsed() < Duration::from_secs(3) && (code == 7 || start.elapsed().as_millis() >= 200));
+        assert!(
+            start.elapsed() < Duration::from_secs(3) && (code == 7 || start.elapsed().as_millis() >= 200)
+        );
         node.0.remove_container(&sandbox.id, &started.id).await.unwrap();
         assert!(!Path::new("/var/lib/containerd/minilab").join(&sandbox.id).join(&started.id).exists());
     }
@@ -407,7 +426,10 @@ async fn containers_of_one_pod_may_share_pids(node: &Node) {
     let started = node.0.start_container(&sandbox.id, &container("a", &["sh", "-c", script])).await.unwrap();
     let status = node.ended(&sandbox.id, &started.id).await;
     assert!(printed(&status).contains("F pause\n"), "{}", printed(&status));
-    let mut spec = container("b", &["sh", "-c", "grep -l sleep /proc/[0-9]*/comm; cat /dev/shm/note; ls -A /proc/1/root/"]);
+    let mut spec = container(
+        "b",
+        &["sh", "-c", "grep -l sleep /proc/[0-9]*/comm; cat /dev/shm/note; ls -A /proc/1/root/"],
+    );
     spec.security.privileged = true;
     let started = node.0.start_container(&sandbox.id, &spec).await.unwrap();
     let status = node.ended(&sandbox.id, &started.id).await;
@@ -416,8 +438,7 @@ async fn containers_of_one_pod_may_share_pids(node: &Node) {
 }
 
 async fn a_host_network_pod_is_on_the_node(node: &Node) {
-    let sandbox =
-        node.sandbox(&SandboxSpec { network: SandboxNetwork::Host, ..pod("host") }).await;
+    let sandbox = node.sandbox(&SandboxSpec { network: SandboxNetwork::Host, ..pod("host") }).await;
     let script = "hostname; readlink /proc/self/ns/net; readlink /proc/self/ns/user; mount -t tmpfs none /mnt || echo refused";
     let started = node.0.start_container(&sandbox.id, &container("c", &["sh", "-c", script])).await.unwrap();
     let text = printed(&node.ended(&sandbox.id, &started.id).await);
@@ -427,7 +448,10 @@ async fn a_host_network_pod_is_on_the_node(node: &Node) {
     }
     node.0.remove_sandbox(&sandbox.id).await.unwrap();
     let shared = node.sandbox(&SandboxSpec { host_pid: true, ..pod("pids") }).await;
-    let spec = container("c", &["sh", "-c", "sleep 50 & cat /proc/self/ns/pid 2>/dev/null; readlink /proc/self/ns/pid"]);
+    let spec = container(
+        "c",
+        &["sh", "-c", "sleep 50 & cat /proc/self/ns/pid 2>/dev/null; readlink /proc/self/ns/pid"],
+    );
     let started = node.0.start_container(&shared.id, &spec).await.unwrap();
     let text = printed(&node.ended(&shared.id, &started.id).await);
     assert!(text.contains(&here("pid")), "{text}");
@@ -472,7 +496,10 @@ async fn a_killed_shim_takes_its_containers_along(node: &Node) {
     }
     let shim = shim_of(&sandbox.id);
     let command = fs::read_to_string(format!("/proc/{shim}/cmdline")).unwrap().replace('\0', " ");
-    assert!(command.starts_with(&format!("containerd-shim -namespace minilab -id {}", sandbox.id)), "{command}");
+    assert!(
+        command.starts_with(&format!("containerd-shim -namespace minilab -id {}", sandbox.id)),
+        "{command}"
+    );
     nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
     for id in &ids {
         let status = node.ended(&sandbox.id, id).await;

@@ -80,7 +80,11 @@ impl Authenticator {
 
     /// A TokenReview: the token's owner and the audiences it was found good for. No audience asked for
     /// means those of this API server.
-    pub fn review(&self, token: &str, audiences: &[String]) -> std::result::Result<(UserInfo, Vec<String>), String> {
+    pub fn review(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> std::result::Result<(UserInfo, Vec<String>), String> {
         let own = self.accounts.as_ref().map(|accounts| accounts.audiences().to_vec()).unwrap_or_default();
         let found = match audiences.is_empty() {
             true => self.remembered(token)?.map(|user| (user, own)),
@@ -91,7 +95,11 @@ impl Authenticator {
     }
 
     /// A token's owner, and which of the wanted audiences it is for.
-    fn token(&self, token: &str, audiences: &[String]) -> std::result::Result<Option<(UserInfo, Vec<String>)>, String> {
+    fn token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> std::result::Result<Option<(UserInfo, Vec<String>)>, String> {
         let now = jiff::Timestamp::now().as_second();
         if let Some(accounts) = &self.accounts
             && let Some((user, matching)) = accounts.verify(&self.store, token, audiences, now)?

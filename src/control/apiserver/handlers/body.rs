@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::options::FieldValidation;
 use crate::api::status::{Result, Status};
 use crate::control::apiserver::registry::Resource;
+use crate::control::apiserver::wire;
 
 /// Upstream's limit on a request's body, and its text.
 pub const LIMIT: usize = 3 * 1024 * 1024;
@@ -26,13 +27,14 @@ pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Value> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match kind.split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => json(body),
+        wire::MEDIA => wire::decode(body).map_err(|error| Status::bad_request(error.to_string())),
         "application/yaml" | "text/yaml" => serde_yaml_ng::from_slice(body)
             .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: yaml: {error}"))),
         other => Err(Status::new(
             415,
             "UnsupportedMediaType",
             format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (got {other:?})"
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf (got {other:?})"
             ),
         )),
     }

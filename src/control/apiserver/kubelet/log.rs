@@ -45,9 +45,10 @@ impl KubeletClient {
             true => Backend::Unverified,
             false => Backend::AsConfigured,
         };
-        let answer = self.get(&location, &path, backend).await.map_err(|error| {
-            failed(format!("Get \"https://{location}{path}\": {error}"))
-        })?;
+        let answer = self
+            .get(&location, &path, backend)
+            .await
+            .map_err(|error| failed(format!("Get \"https://{location}{path}\": {error}")))?;
         answer.into_log(name).await
     }
 
@@ -88,7 +89,9 @@ impl Answer {
     async fn into_log(self, pod: &str) -> Result<Response> {
         let code = self.response.status().as_u16();
         match code {
-            200..=206 => Ok(plain(Body::new(Streamed { body: self.response.into_body(), _guard: self.guard }))),
+            200..=206 => {
+                Ok(plain(Body::new(Streamed { body: self.response.into_body(), _guard: self.guard })))
+            }
             // A kubelet that redirects would send our credentials elsewhere (CVE-2020-8559).
             300..=399 => Err(failed("redirects forbidden".into())),
             _ => {
@@ -146,8 +149,9 @@ fn complaint(code: u16, text: &str, pod: &str) -> Status {
         ),
         503 => ("ServiceUnavailable", "the server is currently unable to handle the request"),
         _ => {
-            let message =
-                format!("the server responded with the status code {code} but did not return more information");
+            let message = format!(
+                "the server responded with the status code {code} but did not return more information"
+            );
             return about(code, "", &message, pod);
         }
     };
@@ -190,9 +194,9 @@ fn escaped(text: &str) -> String {
 fn check(pod: &str, query: &Query) -> Result<()> {
     let number = |name: &str| -> Result<Option<i64>> {
         let Some(text) = query.text(name) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| {
-            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        })
+        text.parse()
+            .map(Some)
+            .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
     };
     let mut causes = Vec::new();
     if let Some(lines) = number("tailLines")?.filter(|lines| *lines < 0) {
@@ -203,7 +207,8 @@ fn check(pod: &str, query: &Query) -> Result<()> {
     }
     match (number("sinceSeconds")?, query.text("sinceTime")) {
         (Some(_), Some(_)) => {
-            causes.push(Cause::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+            causes
+                .push(Cause::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
         }
         (Some(seconds), None) if seconds < 1 => {
             causes.push(Cause::invalid("sinceSeconds", &json!(seconds), "must be greater than 0"));

@@ -61,12 +61,14 @@ pub enum Backend {
 impl KubeletClient {
     /// The address and port of a node's kubelet, by the first preferred type the node reports.
     pub fn locate(&self, node: &str) -> Result<Location> {
-        let found = object(&self.store, "", "nodes", "", node).ok_or_else(|| Status::not_found("", "nodes", node))?;
+        let found =
+            object(&self.store, "", "nodes", "", node).ok_or_else(|| Status::not_found("", "nodes", node))?;
         let none = Vec::new();
         let addresses = found["status"]["addresses"].as_array().unwrap_or(&none);
         let of_type = |wanted: &String| addresses.iter().find(|address| address["type"] == **wanted);
         let Some(address) = self.address_types.iter().find_map(of_type) else {
-            let known = |address: &Value| format!("{{{} {}}}", text(address, "/type"), text(address, "/address"));
+            let known =
+                |address: &Value| format!("{{{} {}}}", text(address, "/type"), text(address, "/address"));
             let known: Vec<String> = addresses.iter().map(known).collect();
             let known = known.join(" ");
             return Err(failed(format!("no preferred addresses found; known addresses: [{known}]")));
@@ -77,7 +79,11 @@ impl KubeletClient {
     }
 
     /// A TLS connection to a kubelet, with the API server's client certificate.
-    pub async fn connect(&self, to: &Location, backend: Backend) -> std::result::Result<TlsStream<BoxStream>, DialError> {
+    pub async fn connect(
+        &self,
+        to: &Location,
+        backend: Backend,
+    ) -> std::result::Result<TlsStream<BoxStream>, DialError> {
         let config = match backend {
             Backend::AsConfigured => &self.tls,
             Backend::Unverified => &self.unverified,
@@ -101,7 +107,10 @@ pub fn container_of(pod: &Value, asked: &str) -> Result<String> {
     let name = text(pod, "/metadata/name");
     let (containers, inits) = (names("containers"), names("initContainers"));
     if !asked.is_empty() {
-        let known = [&containers, &inits, &names("ephemeralContainers")].into_iter().flatten().any(|own| *own == asked);
+        let known = [&containers, &inits, &names("ephemeralContainers")]
+            .into_iter()
+            .flatten()
+            .any(|own| *own == asked);
         return match known {
             true => Ok(asked.to_owned()),
             false => Err(Status::bad_request(format!("container {asked} is not valid for pod {name}"))),
@@ -111,8 +120,10 @@ pub fn container_of(pod: &Value, asked: &str) -> Result<String> {
         [only] => Ok((*only).to_owned()),
         [] => Err(Status::bad_request(format!("a container name must be specified for pod {name}"))),
         several => {
-            let mut why =
-                format!("a container name must be specified for pod {name}, choose one of: [{}]", several.join(" "));
+            let mut why = format!(
+                "a container name must be specified for pod {name}, choose one of: [{}]",
+                several.join(" ")
+            );
             if !inits.is_empty() {
                 why += &format!(" or one of the init containers: [{}]", inits.join(" "));
             }
@@ -123,7 +134,8 @@ pub fn container_of(pod: &Value, asked: &str) -> Result<String> {
 
 /// The pod a request below `pods/NAME` is about.
 fn pod_of(store: &Store, row: &Resource, namespace: &str, name: &str) -> Result<Value> {
-    object(store, row.group, row.plural, namespace, name).ok_or_else(|| Status::not_found(row.group, row.plural, name))
+    object(store, row.group, row.plural, namespace, name)
+        .ok_or_else(|| Status::not_found(row.group, row.plural, name))
 }
 
 #[cfg(test)]

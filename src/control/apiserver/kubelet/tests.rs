@@ -47,9 +47,7 @@ async fn world(cert: impl Fn(&Authority) -> ServingCert) -> World {
             "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         },
     });
-    let pod = |name: &str, containers: serde_json::Value| {
-        json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"nodeName": "node-1", "containers": containers}})
-    };
+    let pod = |name: &str, containers: serde_json::Value| json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"nodeName": "node-1", "containers": containers}});
     put(&store, "", "nodes", node).await;
     put(&store, "", "pods", pod("web", json!([{"name": "web"}]))).await;
     put(&store, "", "pods", pod("two", json!([{"name": "a"}, {"name": "b"}]))).await;
@@ -81,7 +79,9 @@ fn own_pair(_: &Authority) -> ServingCert {
 }
 
 fn signed(ca: &Authority) -> ServingCert {
-    let pair = ca.issue(&LeafSpec::server("system:node:node-1", &["node-1"], &["127.0.0.1".parse().unwrap()])).unwrap();
+    let pair = ca
+        .issue(&LeafSpec::server("system:node:node-1", &["node-1"], &["127.0.0.1".parse().unwrap()]))
+        .unwrap();
     ServingCert::new(&Identity { cert_pem: pair.cert_pem.into(), key_pem: pair.key_pem.into() }).unwrap()
 }
 
@@ -136,5 +136,8 @@ async fn wrong_questions_and_refusals_read_as_upstreams() {
     world.stop.cancel();
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     let refused = said("web", "").await;
-    assert!(refused.ends_with(&format!("dial tcp 127.0.0.1:{}: connect: connection refused", world.port)), "{refused}");
+    assert!(
+        refused.ends_with(&format!("dial tcp 127.0.0.1:{}: connect: connection refused", world.port)),
+        "{refused}"
+    );
 }

@@ -22,7 +22,8 @@ pub(super) fn subject(kind: &str, review: &Value) -> Result<UserInfo> {
         extra: extra.map(|(name, values)| (name.clone(), strings(values))).collect(),
     };
     if user.name.is_empty() && user.groups.is_empty() {
-        let cause = Cause::invalid("spec.user", &json!(""), "at least one of user or group must be specified");
+        let cause =
+            Cause::invalid("spec.user", &json!(""), "at least one of user or group must be specified");
         return Err(Status::invalid(GROUP, kind, "", &[cause]));
     }
     Ok(user)

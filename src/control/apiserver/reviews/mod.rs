@@ -27,12 +27,20 @@ pub struct Asked<'a> {
 ///
 /// # Errors
 /// 400 and 422 for a question that makes no sense, 405 for what is no review.
-pub fn answer(asked: Asked<'_>, resource: &str, namespace: &str, mut review: Value, user: &UserInfo) -> Result<Value> {
+pub fn answer(
+    asked: Asked<'_>,
+    resource: &str,
+    namespace: &str,
+    mut review: Value,
+    user: &UserInfo,
+) -> Result<Value> {
     let status = match resource {
         "tokenreviews" => token_status(asked.authenticator, &review)?,
         "selfsubjectreviews" => json!({"userInfo": to_json(user)}),
         "selfsubjectrulesreviews" => rules::status(asked.authorizer, &review, user)?,
-        "selfsubjectaccessreviews" => access::status(asked.authorizer, "SelfSubjectAccessReview", &review, user)?,
+        "selfsubjectaccessreviews" => {
+            access::status(asked.authorizer, "SelfSubjectAccessReview", &review, user)?
+        }
         "subjectaccessreviews" => {
             let subject = access::subject("SubjectAccessReview", &review)?;
             access::status(asked.authorizer, "SubjectAccessReview", &review, &subject)?

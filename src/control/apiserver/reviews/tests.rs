@@ -172,7 +172,8 @@ async fn access_is_reviewed_with_the_reason() {
 #[tokio::test]
 async fn i_can_ask_who_i_am_and_what_i_may_do() {
     let world = world(&[]).await;
-    let me = UserInfo { name: "jane".into(), groups: vec!["system:authenticated".into()], ..UserInfo::default() };
+    let me =
+        UserInfo { name: "jane".into(), groups: vec!["system:authenticated".into()], ..UserInfo::default() };
     let who = answer(world.asked(), "selfsubjectreviews", "", json!({}), &me).unwrap();
     assert_eq!(who["status"]["userInfo"], json!({"username": "jane", "groups": ["system:authenticated"]}));
     let review = json!({"spec": {"namespace": "default"}});

@@ -86,12 +86,12 @@ impl TokenFor<'_> {
             "nbf": now,
             "sub": format!("system:serviceaccount:{}:{}", self.namespace, self.name),
         });
-        let token = self.accounts.sign(&claims).map_err(|error| {
-            Status::internal(format!("failed to generate token: {error}"))
-        })?;
-        let written = |seconds: i64| {
-            Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default()
-        };
+        let token = self
+            .accounts
+            .sign(&claims)
+            .map_err(|error| Status::internal(format!("failed to generate token: {error}")))?;
+        let written =
+            |seconds: i64| Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default();
         request["kind"] = json!("TokenRequest");
         request["apiVersion"] = json!("authentication.k8s.io/v1");
         request["metadata"] =
@@ -118,10 +118,15 @@ impl TokenFor<'_> {
         let uid = text(&found, "/metadata/uid");
         let wanted = text(reference, "/uid");
         if !wanted.is_empty() && wanted != uid {
-            return Err(Status::conflict("", plural, name, &format!(
-                "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might \
+            return Err(Status::conflict(
+                "",
+                plural,
+                name,
+                &format!(
+                    "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might \
                  have been deleted and then recreated"
-            )));
+                ),
+            ));
         }
         if plural == "pods" {
             if text(&found, "/spec/serviceAccountName") != self.name {

@@ -56,7 +56,11 @@ impl Addresses {
         let address = next(range, taken.last, &used).ok_or(PodError::NoAddress { range })?;
         let write = |name: &str, text: &str| {
             let path = self.dir.join(name);
-            std::fs::write(&path, text).map_err(|source| PodError::Io { what: "keep a pod address in", path, source })
+            std::fs::write(&path, text).map_err(|source| PodError::Io {
+                what: "keep a pod address in",
+                path,
+                source,
+            })
         };
         write(&address.to_string(), pod_uid)?;
         write(LAST, &address.to_string())?;
@@ -88,7 +92,8 @@ impl Addresses {
 fn next(range: Ipv4Net, last: Option<Ipv4Addr>, used: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
     let first = u32::from(range.network()) + 2;
     let end = u32::from(range.broadcast());
-    let start = last.map(|last| u32::from(last) + 1).filter(|next| (first..end).contains(next)).unwrap_or(first);
+    let start =
+        last.map(|last| u32::from(last) + 1).filter(|next| (first..end).contains(next)).unwrap_or(first);
     (start..end).chain(first..start).map(Ipv4Addr::from).find(|address| !used.contains(address))
 }
 

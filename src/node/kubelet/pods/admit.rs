@@ -22,7 +22,9 @@ pub fn admit(node: &Node, pod: &Pod, others: &[&Pod]) -> Result<(), Rejection> {
         let message = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         return Err(("NodeAffinity".into(), message.into()));
     }
-    if let Some(port) = host_ports(pod).find(|port| others.iter().any(|other| host_ports(other).any(|used| used == *port))) {
+    if let Some(port) =
+        host_ports(pod).find(|port| others.iter().any(|other| host_ports(other).any(|used| used == *port)))
+    {
         let _ = port;
         let message = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return Err(("NodePorts".into(), message.into()));
@@ -74,7 +76,9 @@ fn request(pod: &Pod, resource: &str, amount: impl Fn(&Quantity) -> i64) -> i64 
     let of = |container: &k8s_openapi::api::core::v1::Container| {
         let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
         let quantity = requests.and_then(|requests| requests.get(resource));
-        quantity.and_then(|quantity| Quantity::parse(&quantity.0).ok()).map_or(0, |quantity| amount(&quantity))
+        quantity
+            .and_then(|quantity| Quantity::parse(&quantity.0).ok())
+            .map_or(0, |quantity| amount(&quantity))
     };
     let mains: i64 = spec.containers.iter().map(of).sum();
     mains.max(spec.init_containers.iter().flatten().map(of).max().unwrap_or(0))
@@ -92,8 +96,10 @@ mod tests {
             "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "2"}},
         }))
         .unwrap();
-        let pod = |spec: serde_json::Value| -> Pod { serde_json::from_value(json!({ "spec": spec })).unwrap() };
-        let asks = |cpu: &str| pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}));
+        let pod =
+            |spec: serde_json::Value| -> Pod { serde_json::from_value(json!({ "spec": spec })).unwrap() };
+        let asks =
+            |cpu: &str| pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}));
         assert_eq!(admit(&node, &asks("1"), &[&asks("1")]), Ok(()));
         let (reason, message) = admit(&node, &asks("1500m"), &[&asks("1")]).unwrap_err();
         assert_eq!(reason, "OutOfcpu");

@@ -14,7 +14,12 @@ pub fn conditions(view: &View<'_>, status: &PodStatus, before: &PodStatus) -> Ve
     let containers_ready = containers_ready(view, status);
     let sandboxed = view.current().is_some_and(|sandbox| sandbox.ready);
     let mut list = vec![
-        make(view, before, "PodReadyToStartContainers", if sandboxed { Ok(None) } else { Err(("", String::new())) }),
+        make(
+            view,
+            before,
+            "PodReadyToStartContainers",
+            if sandboxed { Ok(None) } else { Err(("", String::new())) },
+        ),
         make(view, before, "Initialized", initialized(view, status)),
         make(view, before, "Ready", ready(view, &containers_ready)),
         make(view, before, "ContainersReady", containers_ready),
@@ -73,7 +78,8 @@ fn containers_ready(view: &View<'_>, status: &PodStatus) -> Verdict {
     let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     let known: Vec<_> = all.collect();
     let mut unready = Vec::new();
-    let counted = view.init_containers().iter().filter(|init| is_sidecar(init)).chain(&view.spec().containers);
+    let counted =
+        view.init_containers().iter().filter(|init| is_sidecar(init)).chain(&view.spec().containers);
     for container in counted {
         if !known.iter().any(|status| status.name == container.name && status.ready) {
             unready.push(container.name.as_str());
@@ -91,9 +97,10 @@ fn ready(view: &View<'_>, containers: &Verdict) -> Verdict {
     }
     let missing = |gate: &str| match told(view, gate) {
         None => Some(format!("corresponding condition of pod readiness gate \"{gate}\" does not exist.")),
-        Some(condition) if condition.status != "True" => {
-            Some(format!("the status of pod readiness gate \"{gate}\" is not \"True\", but {}", condition.status))
-        }
+        Some(condition) if condition.status != "True" => Some(format!(
+            "the status of pod readiness gate \"{gate}\" is not \"True\", but {}",
+            condition.status
+        )),
         Some(_) => None,
     };
     let gates = view.spec().readiness_gates.iter().flatten();

@@ -70,7 +70,12 @@ pub fn container_status(
 }
 
 /// A container no shim knows: never started, or its record is gone.
-fn unborn(view: &View<'_>, plan: &Plan, container: &Container, old: Option<ContainerStatus>) -> ContainerStatus {
+fn unborn(
+    view: &View<'_>,
+    plan: &Plan,
+    container: &Container,
+    old: Option<ContainerStatus>,
+) -> ContainerStatus {
     // What ended before its record went away stays as it was reported.
     if let Some(old) = &old
         && old.state.as_ref().is_some_and(|state| state.terminated.is_some())
@@ -132,7 +137,9 @@ fn terminated(view: &View<'_>, instance: &Instance<'_>) -> ContainerStateTermina
         container_id: Some(container_id(id)),
         exit_code,
         signal: *signal,
-        reason: Some(reason.clone().unwrap_or_else(|| if exit_code == 0 { "Completed" } else { "Error" }.into())),
+        reason: Some(
+            reason.clone().unwrap_or_else(|| if exit_code == 0 { "Completed" } else { "Error" }.into()),
+        ),
         message: view.memory.messages.get(id).filter(|text| !text.is_empty()).or(message.as_ref()).cloned(),
         started_at: stamp(started_at).or_else(|| stamp(finished_at)),
         finished_at: stamp(finished_at),

@@ -12,13 +12,13 @@ use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
+use super::super::node::Registered;
 use super::PodError;
 use super::address::Addresses;
 use super::services::Services;
 use super::view::Fate;
 use super::volumes::PodDir;
 use super::worker::Worker;
-use super::super::node::Registered;
 use crate::client::Backoff;
 use crate::node::shim::{Runtime, SandboxStatus};
 
@@ -231,13 +231,21 @@ fn listing_done(core: &Arc<Core>, listed: &BTreeSet<String>) {
     core.pods.with(|pods| {
         for (uid, entry) in pods.iter().filter(|(uid, _)| !listed.contains(*uid)) {
             info!(pod = uid, "Pod is no longer in the API");
-            entry.desired.send_modify(|desired| desired.fate = Fate::Gone { grace_seconds: ORPHAN_GRACE_SECONDS });
+            entry
+                .desired
+                .send_modify(|desired| desired.fate = Fate::Gone { grace_seconds: ORPHAN_GRACE_SECONDS });
         }
     });
     let known: BTreeSet<String> = core.pods.with(|pods| pods.keys().cloned().collect());
     for sandbox in core.runtime.known_sandboxes() {
         if !known.contains(&sandbox.spec.pod_uid) {
-            tell(core, Desired { pod: Arc::new(orphan(&sandbox)), fate: Fate::Gone { grace_seconds: ORPHAN_GRACE_SECONDS } });
+            tell(
+                core,
+                Desired {
+                    pod: Arc::new(orphan(&sandbox)),
+                    fate: Fate::Gone { grace_seconds: ORPHAN_GRACE_SECONDS },
+                },
+            );
         }
     }
     let living: BTreeSet<String> = core.pods.with(|pods| pods.keys().cloned().collect());

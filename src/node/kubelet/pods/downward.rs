@@ -69,7 +69,9 @@ pub fn resource(
         None => match name {
             "cpu" => i64::try_from(around.cpus).unwrap_or(1) * 1000,
             "memory" => i64::try_from(around.memory_bytes).unwrap_or(i64::MAX / 1000).saturating_mul(1000),
-            "ephemeral-storage" => i64::try_from(around.storage_bytes).unwrap_or(i64::MAX / 1000).saturating_mul(1000),
+            "ephemeral-storage" => {
+                i64::try_from(around.storage_bytes).unwrap_or(i64::MAX / 1000).saturating_mul(1000)
+            }
             _ => return Err(unknown()),
         },
     };
@@ -113,7 +115,8 @@ mod tests {
         let container: Container =
             serde_json::from_value(json!({"name": "a", "resources": {"limits": {"cpu": "1500m"}}})).unwrap();
         let of = |resource_name: &str, divisor: &str| {
-            let selector = serde_json::from_value(json!({"resource": resource_name, "divisor": divisor})).unwrap();
+            let selector =
+                serde_json::from_value(json!({"resource": resource_name, "divisor": divisor})).unwrap();
             resource(&container, &selector, &around()).unwrap()
         };
         assert_eq!((of("limits.cpu", "0"), of("limits.cpu", "1m")), ("2".into(), "1500".into()));

@@ -46,7 +46,12 @@ pub fn environment(context: &Context<'_>) -> Result<Vec<(String, String)>, PodEr
         for (source, name, optional) in sources.into_iter().flatten() {
             let Some(data) = data(context, source, name, optional)? else { continue };
             for (key, value) in data {
-                set(&mut result, &mut known, format!("{prefix}{key}"), String::from_utf8_lossy(value).into_owned());
+                set(
+                    &mut result,
+                    &mut known,
+                    format!("{prefix}{key}"),
+                    String::from_utf8_lossy(value).into_owned(),
+                );
             }
         }
     }
@@ -68,7 +73,12 @@ pub fn environment(context: &Context<'_>) -> Result<Vec<(String, String)>, PodEr
     Ok(result)
 }
 
-fn set(result: &mut Vec<(String, String)>, known: &mut BTreeMap<String, String>, name: String, value: String) {
+fn set(
+    result: &mut Vec<(String, String)>,
+    known: &mut BTreeMap<String, String>,
+    name: String,
+    value: String,
+) {
     if known.insert(name.clone(), value.clone()).is_some() {
         result.retain(|(earlier, _)| *earlier != name);
     }
@@ -94,8 +104,12 @@ fn from_source(context: &Context<'_>, from: &EnvVarSource) -> Result<Option<Stri
         return field(context.pod, selector, context.around).map(Some);
     }
     if let Some(selector) = &from.resource_field_ref {
-        return resource(container_named(context, selector.container_name.as_deref()), selector, context.around)
-            .map(Some);
+        return resource(
+            container_named(context, selector.container_name.as_deref()),
+            selector,
+            context.around,
+        )
+        .map(Some);
     }
     let (source, name, key, optional) = match (&from.config_map_key_ref, &from.secret_key_ref) {
         (Some(map), _) => (Source::ConfigMap, &map.name, &map.key, map.optional),
@@ -116,7 +130,8 @@ fn from_source(context: &Context<'_>, from: &EnvVarSource) -> Result<Option<Stri
 
 fn container_named<'a>(context: &Context<'a>, name: Option<&str>) -> &'a Container {
     let spec = context.pod.spec.as_ref();
-    let named = spec.and_then(|spec| spec.containers.iter().find(|container| Some(container.name.as_str()) == name));
+    let named =
+        spec.and_then(|spec| spec.containers.iter().find(|container| Some(container.name.as_str()) == name));
     named.unwrap_or(context.container)
 }
 
@@ -153,9 +168,14 @@ mod tests {
     #[test]
     fn references_expand_and_doubled_dollars_do_not() {
         let lookup = |name: &str| (name == "A").then(|| "x".to_owned());
-        for (text, expected) in
-            [("$(A)", "x"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("$A", "$A"), ("a$(A)b$", "axb$"), ("$(A", "$(A")]
-        {
+        for (text, expected) in [
+            ("$(A)", "x"),
+            ("$$(A)", "$(A)"),
+            ("$(B)", "$(B)"),
+            ("$A", "$A"),
+            ("a$(A)b$", "axb$"),
+            ("$(A", "$(A"),
+        ] {
             assert_eq!(expand(text, lookup), expected, "{text}");
         }
     }
@@ -180,8 +200,13 @@ mod tests {
         };
         let services = BTreeMap::from([("SVC".to_owned(), "s".to_owned())]);
         let pod = Pod::default();
-        let context =
-            Context { pod: &pod, container: &container, services: &services, objects: &objects, around: &around };
+        let context = Context {
+            pod: &pod,
+            container: &container,
+            services: &services,
+            objects: &objects,
+            around: &around,
+        };
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
             environment(&context).unwrap(),

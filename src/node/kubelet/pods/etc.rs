@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 pub fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
     let given = spec.and_then(|spec| spec.hostname_override.clone().or_else(|| spec.hostname.clone()));
-    let name = given.filter(|name| !name.is_empty()).or_else(|| pod.metadata.name.clone()).unwrap_or_default();
+    let name =
+        given.filter(|name| !name.is_empty()).or_else(|| pod.metadata.name.clone()).unwrap_or_default();
     // A Linux host name has at most 64 bytes; upstream cuts at 63 and never ends in a separator.
     name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
@@ -18,7 +19,8 @@ pub fn hosts(pod: &Pod, address: Option<&str>, domain: &str, node_hosts: &str) -
         None => format!("# Kubernetes-managed hosts file (host network).\n{node_hosts}"),
         Some(address) => {
             let name = hostname(pod);
-            let subdomain = spec.and_then(|spec| spec.subdomain.as_deref()).filter(|subdomain| !subdomain.is_empty());
+            let subdomain =
+                spec.and_then(|spec| spec.subdomain.as_deref()).filter(|subdomain| !subdomain.is_empty());
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             let names = match subdomain {
                 Some(subdomain) => format!("{name}.{subdomain}.{namespace}.svc.{domain}\t{name}"),
@@ -66,7 +68,8 @@ pub fn resolv_conf(spec: &PodSpec, namespace: &str, dns: &Dns<'_>) -> String {
             servers = dns.servers.to_vec();
             if !dns.domain.is_empty() {
                 let domain = dns.domain;
-                searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
+                searches =
+                    vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
             }
             searches.extend(node_searches);
             options.push("ndots:5".to_owned());
@@ -118,8 +121,10 @@ mod tests {
     #[test]
     fn cluster_first_pods_search_their_namespace() {
         let servers = ["10.96.0.10".to_owned()];
-        let dns = Dns { servers: &servers, domain: "cluster.local", node: "nameserver 9.9.9.9\nsearch lab\n" };
-        let spec: PodSpec = serde_json::from_value(json!({"containers": [], "dnsPolicy": "ClusterFirst"})).unwrap();
+        let dns =
+            Dns { servers: &servers, domain: "cluster.local", node: "nameserver 9.9.9.9\nsearch lab\n" };
+        let spec: PodSpec =
+            serde_json::from_value(json!({"containers": [], "dnsPolicy": "ClusterFirst"})).unwrap();
         assert_eq!(
             resolv_conf(&spec, "default", &dns),
             "search default.svc.cluster.local svc.cluster.local cluster.local lab\nnameserver 10.96.0.10\noptions ndots:5\n"

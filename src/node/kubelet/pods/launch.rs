@@ -42,7 +42,8 @@ impl Launch<'_> {
     /// Makes and starts a container, and says so.
     pub async fn start(&self, container: &Container, sandbox: &str, attempt: u32) -> Result<(), NotStarted> {
         let path = field_path(self.pod, &container.name);
-        let say = |kind, reason: &str, message: String| self.reporter.container_event(&path, kind, reason, message);
+        let say =
+            |kind, reason: &str, message: String| self.reporter.container_event(&path, kind, reason, message);
         self.image(container, &say)?;
         let failed = |reason: &'static str, message: String| {
             say(Kind::Warning, "Failed", format!("Error: {message}"));
@@ -71,11 +72,7 @@ impl Launch<'_> {
     }
 
     /// Finds the image, or says why there is none.
-    fn image(
-        &self,
-        container: &Container,
-        say: &impl Fn(Kind, &str, String),
-    ) -> Result<(), NotStarted> {
+    fn image(&self, container: &Container, say: &impl Fn(Kind, &str, String)) -> Result<(), NotStarted> {
         let name = container.image.as_deref().unwrap_or_default();
         let message = match image::resolve(name) {
             Ok(_) => {
@@ -109,8 +106,13 @@ impl Launch<'_> {
     ) -> Result<crate::node::shim::ContainerSpec, PodError> {
         let mut objects = Fetched::default();
         self.objects.fetch(&mut objects, &env::wanted(container)).await?;
-        let context =
-            Context { pod: self.pod, container, services: self.services, objects: &objects, around: self.around };
+        let context = Context {
+            pod: self.pod,
+            container,
+            services: self.services,
+            objects: &objects,
+            around: self.around,
+        };
         let env = env::environment(&context)?;
         let mut mounts = self.dir.mounts(self.pod, container, &env)?;
         self.own_mounts(container, attempt, &mut mounts)?;
@@ -119,7 +121,12 @@ impl Launch<'_> {
     }
 
     /// The files every container gets, unless it mounts its own there.
-    fn own_mounts(&self, container: &Container, attempt: u32, mounts: &mut Vec<Mount>) -> Result<(), PodError> {
+    fn own_mounts(
+        &self,
+        container: &Container,
+        attempt: u32,
+        mounts: &mut Vec<Mount>,
+    ) -> Result<(), PodError> {
         for (file, inside) in [(HOSTS, "/etc/hosts"), (RESOLV_CONF, "/etc/resolv.conf")] {
             add(mounts, self.dir.path().join(file), Path::new(inside));
         }
@@ -141,7 +148,8 @@ impl Launch<'_> {
         let Some(dir) = self.log_root.parent().map(|logs| logs.join("containers")) else { return };
         let name =
             format!("{}_{}_{}-{}.log", text(&meta.name), text(&meta.namespace), status.name, status.id);
-        let linked = fs::create_dir_all(&dir).and_then(|()| std::os::unix::fs::symlink(&status.log_path, dir.join(name)));
+        let linked = fs::create_dir_all(&dir)
+            .and_then(|()| std::os::unix::fs::symlink(&status.log_path, dir.join(name)));
         if let Err(error) = linked {
             tracing::warn!(%error, "Failed to create legacy symbolic link to a container's log");
         }
@@ -165,6 +173,7 @@ pub fn termination_file(dir: &PodDir, container: &str, attempt: u32) -> PathBuf 
 
 /// A container in an event: `spec.containers{web}`.
 pub fn field_path(pod: &Pod, name: &str) -> String {
-    let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|init| init.name == name);
+    let init =
+        pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|init| init.name == name);
     format!("spec.{}{{{name}}}", if init { "initContainers" } else { "containers" })
 }

@@ -10,8 +10,8 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::Mutex;
 
-use super::PodError;
 use super::super::api_text;
+use super::PodError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
@@ -85,7 +85,8 @@ impl Objects {
                 let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
                 api.get_opt(name).await.map(|found| {
                     found.map(|map| {
-                        let texts = map.data.into_iter().flatten().map(|(key, text)| (key, text.into_bytes()));
+                        let texts =
+                            map.data.into_iter().flatten().map(|(key, text)| (key, text.into_bytes()));
                         let bytes = map.binary_data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0));
                         Arc::new(texts.chain(bytes).collect())
                     })
@@ -95,7 +96,9 @@ impl Objects {
                 let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
                 api.get_opt(name).await.map(|found| {
                     found.map(|secret| {
-                        Arc::new(secret.data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0)).collect())
+                        Arc::new(
+                            secret.data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0)).collect(),
+                        )
                     })
                 })
             }
@@ -124,7 +127,8 @@ impl Objects {
     }
 
     async fn request(&self, pod: &Pod, audience: &str, seconds: i64) -> Result<String, PodError> {
-        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
+        let account =
+            pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
         let wish = TokenRequest {
             spec: Some(TokenRequestSpec {
                 audiences: (!audience.is_empty()).then(|| vec![audience.to_owned()]),

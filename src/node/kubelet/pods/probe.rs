@@ -103,7 +103,9 @@ impl Patient {
             rhythm.next().await;
             match self.ask(probe, "Liveness").await {
                 Outcome::Success => _ = rhythm.succeeded(),
-                Outcome::Failure(_) if rhythm.failed() => return self.tell(Finding::Unhealthy("liveness")).await,
+                Outcome::Failure(_) if rhythm.failed() => {
+                    return self.tell(Finding::Unhealthy("liveness")).await;
+                }
                 _ => {}
             }
         }
@@ -151,7 +153,9 @@ impl Patient {
             Outcome::Success => {}
             Outcome::Failure(why) => self.tell(Finding::Failed(format!("{kind} probe failed: {why}"))).await,
             Outcome::Unsupported(what) => {
-                let why = format!("{kind} probe errored and resulted in unknown state: this kubelet has no {what} yet");
+                let why = format!(
+                    "{kind} probe errored and resulted in unknown state: this kubelet has no {what} yet"
+                );
                 self.tell(Finding::Failed(why)).await;
             }
         }
@@ -162,7 +166,8 @@ impl Patient {
         let number = match port {
             IntOrString::Int(number) => Some(*number),
             IntOrString::String(name) => {
-                let named = self.container.ports.iter().flatten().find(|port| port.name.as_ref() == Some(name));
+                let named =
+                    self.container.ports.iter().flatten().find(|port| port.name.as_ref() == Some(name));
                 named.map(|port| port.container_port).or_else(|| name.parse().ok())
             }
         };
@@ -233,7 +238,10 @@ impl Rhythm {
             next: Instant::now() + delay,
             first: true,
             period: seconds(probe.period_seconds, 10).max(Duration::from_secs(1)),
-            needed: (probe.success_threshold.unwrap_or(1).max(1), probe.failure_threshold.unwrap_or(3).max(1)),
+            needed: (
+                probe.success_threshold.unwrap_or(1).max(1),
+                probe.failure_threshold.unwrap_or(3).max(1),
+            ),
             seen: (0, 0),
         }
     }
@@ -259,5 +267,7 @@ impl Rhythm {
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
-    Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default))
+    Duration::from_secs(
+        value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default),
+    )
 }

@@ -28,7 +28,10 @@ pub fn class(spec: &PodSpec) -> &'static str {
 
 fn amount(list: Option<&BTreeMap<String, Quantity>>, resource: &str) -> Option<i64> {
     let quantity = list?.get(resource)?;
-    crate::api::quantity::Quantity::parse(&quantity.0).ok().map(|quantity| quantity.milli()).filter(|milli| *milli != 0)
+    crate::api::quantity::Quantity::parse(&quantity.0)
+        .ok()
+        .map(|quantity| quantity.milli())
+        .filter(|milli| *milli != 0)
 }
 
 #[cfg(test)]
@@ -37,7 +40,9 @@ mod tests {
     use serde_json::json;
 
     fn of(resources: serde_json::Value) -> &'static str {
-        class(&serde_json::from_value(json!({"containers": [{"name": "a", "resources": resources}]})).unwrap())
+        class(
+            &serde_json::from_value(json!({"containers": [{"name": "a", "resources": resources}]})).unwrap(),
+        )
     }
 
     #[test]
@@ -45,7 +50,13 @@ mod tests {
         assert_eq!(of(json!({})), "BestEffort");
         assert_eq!(of(json!({"requests": {"cpu": "100m"}})), "Burstable");
         assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
-        assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m"}})), "Guaranteed");
-        assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1m"}})), "Burstable");
+        assert_eq!(
+            of(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m"}})),
+            "Guaranteed"
+        );
+        assert_eq!(
+            of(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1m"}})),
+            "Burstable"
+        );
     }
 }

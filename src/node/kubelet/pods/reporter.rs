@@ -99,7 +99,10 @@ impl Sender {
 
     async fn send(&self, status: &PodStatus) -> Result<(), kube::Error> {
         let change = json!({"metadata": {"uid": self.uid}, "status": patch(status)});
-        self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(change)).await.map(|_| ())
+        self.api
+            .patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(change))
+            .await
+            .map(|_| ())
     }
 }
 

@@ -85,7 +85,9 @@ fn variables(service: &Service) -> Vec<(String, String)> {
     let name = upper(service.metadata.name.as_deref().unwrap_or_default());
     let Some(spec) = &service.spec else { return Vec::new() };
     let (Some(address), Some(ports)) = (&spec.cluster_ip, &spec.ports) else { return Vec::new() };
-    let Some(first) = ports.first().filter(|_| !address.is_empty() && address != "None") else { return Vec::new() };
+    let Some(first) = ports.first().filter(|_| !address.is_empty() && address != "None") else {
+        return Vec::new();
+    };
     let mut all = vec![
         (format!("{name}_SERVICE_HOST"), address.clone()),
         (format!("{name}_SERVICE_PORT"), first.port.to_string()),
@@ -146,7 +148,8 @@ mod tests {
                 "KUBERNETES_PORT_443_TCP_ADDR=10.96.0.1",
             ]
         );
-        let headless = json!({"metadata": {"name": "x"}, "spec": {"clusterIP": "None", "ports": [{"port": 1}]}});
+        let headless =
+            json!({"metadata": {"name": "x"}, "spec": {"clusterIP": "None", "ports": [{"port": 1}]}});
         assert!(variables(&serde_json::from_value(headless).unwrap()).is_empty());
     }
 }

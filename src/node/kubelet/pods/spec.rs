@@ -23,7 +23,13 @@ pub fn log_path(container: &str, attempt: u32) -> PathBuf {
 }
 
 /// The sandbox of a pod; no address means the node's own network.
-pub fn sandbox(pod: &Pod, attempt: u32, address: Option<Ipv4Addr>, node: &str, log_root: &Path) -> SandboxSpec {
+pub fn sandbox(
+    pod: &Pod,
+    attempt: u32,
+    address: Option<Ipv4Addr>,
+    node: &str,
+    log_root: &Path,
+) -> SandboxSpec {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let spec = pod.spec.clone().unwrap_or_default();
     let sysctls = spec.security_context.as_ref().and_then(|security| security.sysctls.as_ref());
@@ -37,7 +43,11 @@ pub fn sandbox(pod: &Pod, attempt: u32, address: Option<Ipv4Addr>, node: &str, l
         host_pid: spec.host_pid == Some(true),
         host_ipc: spec.host_ipc == Some(true),
         share_process_namespace: spec.share_process_namespace == Some(true),
-        sysctls: sysctls.into_iter().flatten().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+        sysctls: sysctls
+            .into_iter()
+            .flatten()
+            .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
+            .collect(),
         log_directory: log_directory(log_root, pod),
     }
 }

@@ -24,13 +24,17 @@ pub fn status(view: &View<'_>, plan: &Plan, host: IpAddr, before: &PodStatus) ->
     let mut mains: Vec<_> = spec
         .containers
         .iter()
-        .map(|main| container_status(view, plan, main, Kind::Main, old(&before.container_statuses, &main.name)))
+        .map(|main| {
+            container_status(view, plan, main, Kind::Main, old(&before.container_statuses, &main.name))
+        })
         .collect();
     mains.sort_by(|one, other| one.name.cmp(&other.name));
     let inits: Vec<_> = view
         .init_containers()
         .iter()
-        .map(|init| container_status(view, plan, init, Kind::Init, old(&before.init_container_statuses, &init.name)))
+        .map(|init| {
+            container_status(view, plan, init, Kind::Init, old(&before.init_container_statuses, &init.name))
+        })
         .collect();
     let (reason, message) = explained(view, plan, before);
     let ips = pod_ips(view, host, before);
@@ -99,7 +103,9 @@ fn phase(view: &View<'_>, plan: &Plan, before: &PodStatus) -> &'static str {
         });
     let init_failed = |view: &View<'_>| {
         let failed = |instance: Instance<'_>| !instance.running() && !instance.succeeded();
-        view.init_containers().iter().any(|init| !is_sidecar(init) && view.latest_here(&init.name).is_some_and(failed))
+        view.init_containers()
+            .iter()
+            .any(|init| !is_sidecar(init) && view.latest_here(&init.name).is_some_and(failed))
     };
     if init_open {
         return if (never && init_failed(view)) || over { "Failed" } else { "Pending" };

@@ -23,13 +23,23 @@ const SHOWN: SignedDuration = SignedDuration::from_secs(1);
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    Sandbox { attempt: u32 },
+    Sandbox {
+        attempt: u32,
+    },
     Volumes,
-    Start { name: String, attempt: u32 },
+    Start {
+        name: String,
+        attempt: u32,
+    },
     Stop(Stop),
-    StopSandbox { id: String },
+    StopSandbox {
+        id: String,
+    },
     /// Forgets a dead instance and its log.
-    Forget { sandbox: String, container: String },
+    Forget {
+        sandbox: String,
+        container: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -145,7 +155,9 @@ fn stop(view: &View<'_>, instance: &Instance<'_>, grace_seconds: i64, message: S
     let until = view.now.checked_add(grace).unwrap_or(Timestamp::MAX);
     let id = &instance.container.id;
     let under_way = view.memory.stopping.get(id);
-    if under_way.is_some_and(|already| *already <= until.saturating_add(SignedDuration::from_secs(1)).unwrap_or(until)) {
+    if under_way.is_some_and(|already| {
+        *already <= until.saturating_add(SignedDuration::from_secs(1)).unwrap_or(until)
+    }) {
         return;
     }
     plan.actions.push(Action::Stop(Stop {
@@ -217,11 +229,16 @@ fn ensure(view: &View<'_>, container: &Container, plan: &mut Plan) {
         Some(instance) if instance.running() => {
             let health = view.memory.health(&container.name, &instance.container.id);
             if let Some(message) = health.and_then(|health| health.unhealthy.clone()) {
-                let own = container.liveness_probe.as_ref().and_then(|probe| probe.termination_grace_period_seconds);
+                let own = container
+                    .liveness_probe
+                    .as_ref()
+                    .and_then(|probe| probe.termination_grace_period_seconds);
                 stop(view, &instance, own.unwrap_or_else(|| view.grace_seconds()), message, plan);
             }
         }
-        Some(instance) if view.should_restart(container, &instance) => restart(view, container, &instance, plan),
+        Some(instance) if view.should_restart(container, &instance) => {
+            restart(view, container, &instance, plan)
+        }
         Some(_) => {}
     }
 }

@@ -79,7 +79,13 @@ fn ready_memory() -> Memory {
     Memory { volumes_ready: true, ..Memory::default() }
 }
 
-fn decide(pod: &Pod, fate: Fate, sandboxes: &[SandboxStatus], memory: &Memory, now: i64) -> (Plan, PodStatus) {
+fn decide(
+    pod: &Pod,
+    fate: Fate,
+    sandboxes: &[SandboxStatus],
+    memory: &Memory,
+    now: i64,
+) -> (Plan, PodStatus) {
     let view = View { pod, fate, sandboxes, memory, now: at(now) };
     let plan = step(&view);
     let told = status(&view, &plan, "192.0.2.11".parse().unwrap(), &PodStatus::default());
@@ -118,7 +124,8 @@ fn volumes_that_are_not_there_yet_keep_containers_waiting() {
 
 #[test]
 fn an_adopted_running_container_is_left_alone_while_its_volumes_are_checked() {
-    let (plan, _) = decide(&web("Always"), Fate::Wanted, &[sandbox(vec![running("web", 3)])], &Memory::default(), 0);
+    let (plan, _) =
+        decide(&web("Always"), Fate::Wanted, &[sandbox(vec![running("web", 3)])], &Memory::default(), 0);
     assert_eq!(plan.actions, [Action::Volumes]);
 }
 
@@ -144,8 +151,10 @@ fn init_containers_run_in_order_and_a_failed_one_fails_a_never_pod() {
 
 #[test]
 fn a_sidecar_lets_the_pod_go_on_once_it_has_started_and_is_stopped_last() {
-    let pod = pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "side", "restartPolicy": "Always"}],
-                         "containers": [{"name": "web"}]}));
+    let pod = pod(
+        json!({"restartPolicy": "Never", "initContainers": [{"name": "side", "restartPolicy": "Always"}],
+                         "containers": [{"name": "web"}]}),
+    );
     let memory = ready_memory();
     let (plan, _) = decide(&pod, Fate::Wanted, &[sandbox(vec![running("side", 0)])], &memory, 0);
     assert_eq!(plan.actions, [start("web", 0)]);
@@ -182,10 +191,14 @@ fn a_crash_restarts_at_once_then_backs_off_with_upstreams_message() {
 #[test]
 fn policies_decide_what_an_exit_means() {
     let memory = ready_memory();
-    for (policy, code, phase) in
-        [("Never", 0, "Succeeded"), ("Never", 3, "Failed"), ("OnFailure", 0, "Succeeded"), ("OnFailure", 3, "Running")]
-    {
-        let (plan, told) = decide(&web(policy), Fate::Wanted, &[sandbox(vec![exited("web", 0, code, 1)])], &memory, 1);
+    for (policy, code, phase) in [
+        ("Never", 0, "Succeeded"),
+        ("Never", 3, "Failed"),
+        ("OnFailure", 0, "Succeeded"),
+        ("OnFailure", 3, "Running"),
+    ] {
+        let (plan, told) =
+            decide(&web(policy), Fate::Wanted, &[sandbox(vec![exited("web", 0, code, 1)])], &memory, 1);
         assert_eq!(told.phase.as_deref(), Some(phase), "{policy} {code}");
         let stops = plan.actions.contains(&Action::StopSandbox { id: "s".into() });
         assert_eq!(stops, phase != "Running", "{policy} {code}");
@@ -237,7 +250,8 @@ fn probes_hold_back_readiness_and_stop_what_is_unhealthy() {
     memory.of("web").health = Some(health);
     let (_, told) = decide(&pod, Fate::Wanted, &alive, &memory, 0);
     assert_eq!(condition(&told.conditions, "Ready").unwrap().status, "True");
-    memory.of("web").health.as_mut().unwrap().unhealthy = Some("Container web failed liveness probe, will be restarted".into());
+    memory.of("web").health.as_mut().unwrap().unhealthy =
+        Some("Container web failed liveness probe, will be restarted".into());
     let (plan, _) = decide(&pod, Fate::Wanted, &alive, &memory, 0);
     assert!(matches!(&plan.actions[..], [Action::Stop(stop)] if stop.message.contains("liveness")));
 }
@@ -249,7 +263,10 @@ fn a_pod_past_its_deadline_fails() {
     let alive = [sandbox(vec![running("web", 0)])];
     assert_eq!(decide(&pod, Fate::Wanted, &alive, &ready_memory(), 5).0.wake, Some(at(10)));
     let (plan, told) = decide(&pod, Fate::Wanted, &alive, &ready_memory(), 10);
-    assert_eq!((plan.ending, told.reason.as_deref()), (Some(Ending::DeadlineExceeded), Some("DeadlineExceeded")));
+    assert_eq!(
+        (plan.ending, told.reason.as_deref()),
+        (Some(Ending::DeadlineExceeded), Some("DeadlineExceeded"))
+    );
     let mut over = sandbox(vec![exited("web", 0, 0, 11)]);
     over.ready = false;
     let (_, told) = decide(&pod, Fate::Wanted, &[over], &ready_memory(), 12);

@@ -11,9 +11,13 @@ use crate::node::shim::{ContainerPhase, ContainerStatus, SandboxStatus};
 pub enum Fate {
     Wanted,
     /// It has a deletion timestamp.
-    Deleting { grace_seconds: i64 },
+    Deleting {
+        grace_seconds: i64,
+    },
     /// The API no longer knows it.
-    Gone { grace_seconds: i64 },
+    Gone {
+        grace_seconds: i64,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -68,9 +72,9 @@ impl<'a> View<'a> {
     }
 
     pub fn all(&self) -> impl Iterator<Item = Instance<'a>> {
-        self.sandboxes
-            .iter()
-            .flat_map(|sandbox| sandbox.containers.iter().map(move |container| Instance { sandbox, container }))
+        self.sandboxes.iter().flat_map(|sandbox| {
+            sandbox.containers.iter().map(move |container| Instance { sandbox, container })
+        })
     }
 
     /// The instance with the highest restart count.
@@ -106,7 +110,9 @@ impl<'a> View<'a> {
 
     /// Whether a container counts as started: it runs and its startup probe, if any, has passed.
     pub fn started(&self, container: &Container) -> bool {
-        let Some(instance) = self.latest_here(&container.name).filter(Instance::running) else { return false };
+        let Some(instance) = self.latest_here(&container.name).filter(Instance::running) else {
+            return false;
+        };
         match &container.startup_probe {
             None => true,
             Some(_) => self

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
+use super::super::api_text;
 use super::dispatch::{Core, Desired};
 use super::downward::Surroundings;
 use super::etc::{self, Dns};
@@ -26,7 +27,6 @@ use super::step::{Action, Plan, Stop, step};
 use super::view::{Fate, Instance, View};
 use super::volumes::{Gather, PodDir};
 use super::{PodError, admit, spec};
-use super::super::api_text;
 use crate::client::Backoff;
 use crate::client::events::Kind;
 use crate::node::shim::{SandboxNetwork, SandboxStatus};
@@ -188,7 +188,13 @@ impl Worker {
     }
 
     /// Makes the sandbox and the volumes side by side: neither needs the other, only containers need both.
-    async fn prepare(&mut self, pod: &Arc<Pod>, sandboxes: &[SandboxStatus], attempt: Option<u32>, volumes: bool) {
+    async fn prepare(
+        &mut self,
+        pod: &Arc<Pod>,
+        sandboxes: &[SandboxStatus],
+        attempt: Option<u32>,
+        volumes: bool,
+    ) {
         let outcome = self.try_prepare(pod, sandboxes, attempt, volumes).await;
         let Err((reason, message)) = outcome else {
             (self.memory.retry_at, self.memory.tries) = (None, 0);
@@ -317,7 +323,11 @@ impl Worker {
     /// Stops a container beside everything else; its shim tells when it is over.
     fn stop(&mut self, pod: &Pod, stop: &Stop) {
         let grace = stop.grace.max(LEAST_GRACE);
-        let first = self.memory.stopping.insert(stop.container.clone(), after(Timestamp::now(), stop.grace)).is_none();
+        let first = self
+            .memory
+            .stopping
+            .insert(stop.container.clone(), after(Timestamp::now(), stop.grace))
+            .is_none();
         if first {
             let path = field_path(pod, &stop.name);
             self.reporter.container_event(&path, Kind::Normal, "Killing", stop.message.clone());
@@ -349,7 +359,9 @@ impl Worker {
     fn unlink_logs(&self, pod: &Pod, which: impl Fn(&str) -> bool) {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         let prefix = format!("{}_{}_", text(&pod.metadata.name), text(&pod.metadata.namespace));
-        let Some(dir) = self.core.me.config.pod_logs_dir.parent().map(|logs| logs.join("containers")) else { return };
+        let Some(dir) = self.core.me.config.pod_logs_dir.parent().map(|logs| logs.join("containers")) else {
+            return;
+        };
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(&prefix) && which(&name) {
@@ -363,8 +375,9 @@ impl Worker {
         let pod = self.desired.borrow().pod.clone();
         let spec = pod.spec.clone().unwrap_or_default();
         let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        let has_readiness =
-            all.find(|container| container.name == news.container).is_some_and(|one| one.readiness_probe.is_some());
+        let has_readiness = all
+            .find(|container| container.name == news.container)
+            .is_some_and(|one| one.readiness_probe.is_some());
         let path = field_path(&pod, &news.container);
         let memory = self.memory.of(&news.container);
         let Some(health) = memory.health.as_mut().filter(|health| health.id == news.id) else { return };
@@ -385,10 +398,13 @@ impl Worker {
     fn observe_health(&mut self, pod: &Pod, sandboxes: &[SandboxStatus]) {
         let running: Vec<(String, String, String)> = sandboxes
             .iter()
-            .flat_map(|sandbox| sandbox.containers.iter().map(move |container| Instance { sandbox, container }))
+            .flat_map(|sandbox| {
+                sandbox.containers.iter().map(move |container| Instance { sandbox, container })
+            })
             .filter(Instance::running)
             .map(|one| {
-                let ip = address(one.sandbox).map_or_else(|| self.core.me.address.to_string(), |ip| ip.to_string());
+                let ip = address(one.sandbox)
+                    .map_or_else(|| self.core.me.address.to_string(), |ip| ip.to_string());
                 (one.container.name.clone(), one.container.id.clone(), ip)
             })
             .collect();
@@ -406,16 +422,24 @@ impl Worker {
             if probed.iter().all(|probe| probe.is_none()) {
                 continue;
             }
-            let Some((_, id, ip)) = running.iter().find(|(name, ..)| *name == container.name) else { continue };
+            let Some((_, id, ip)) = running.iter().find(|(name, ..)| *name == container.name) else {
+                continue;
+            };
             if self.probes.contains_key(id) {
                 continue;
             }
             // What an earlier kubelet had found of this very container still holds.
             let told = [&self.before, pod.status.as_ref().unwrap_or(&self.before)];
-            let told = told.iter().flat_map(|status| status.container_statuses.iter().chain(&status.init_container_statuses));
-            let told = told.flatten().find(|told| told.container_id == Some(super::container_status::container_id(id)));
-            let started = container.startup_probe.is_none() || told.is_some_and(|told| told.started == Some(true));
-            let ready = started && (container.readiness_probe.is_none() || told.is_some_and(|told| told.ready));
+            let told = told
+                .iter()
+                .flat_map(|status| status.container_statuses.iter().chain(&status.init_container_statuses));
+            let told = told
+                .flatten()
+                .find(|told| told.container_id == Some(super::container_status::container_id(id)));
+            let started =
+                container.startup_probe.is_none() || told.is_some_and(|told| told.started == Some(true));
+            let ready =
+                started && (container.readiness_probe.is_none() || told.is_some_and(|told| told.ready));
             self.memory.of(&container.name).health =
                 Some(Health { id: id.clone(), started, ready, unhealthy: None });
             let patient = Patient {
@@ -531,8 +555,11 @@ impl Worker {
         }
         let logs = spec::log_directory(&self.core.me.config.pod_logs_dir, pod);
         let _ = std::fs::remove_dir_all(logs);
-        let ids: Vec<String> =
-            sandboxes.iter().flat_map(|sandbox| &sandbox.containers).map(|one| format!("-{}.log", one.id)).collect();
+        let ids: Vec<String> = sandboxes
+            .iter()
+            .flat_map(|sandbox| &sandbox.containers)
+            .map(|one| format!("-{}.log", one.id))
+            .collect();
         self.unlink_logs(pod, |name| ids.iter().any(|id| name.ends_with(id)));
         self.core.pods.remove(&self.uid);
     }
@@ -542,8 +569,11 @@ impl Worker {
         let api: Api<Pod> = Api::namespaced(self.core.me.client.clone(), namespace);
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let preconditions = Preconditions { uid: Some(self.uid.clone()), resource_version: None };
-        let parameters =
-            DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+        let parameters = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(preconditions),
+            ..DeleteParams::default()
+        };
         let mut backoff = Backoff::new();
         loop {
             match api.delete(name, &parameters).await {

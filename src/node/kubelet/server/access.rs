@@ -65,7 +65,8 @@ fn attributes(method: &Method, path: &str) -> (&'static str, &'static [&'static 
         Method::DELETE => "delete",
         _ => "",
     };
-    let below = |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
+    let below =
+        |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
     const TABLE: &[(&str, &[&str])] = &[
         ("/stats", &["stats"]),
         ("/metrics", &["metrics"]),

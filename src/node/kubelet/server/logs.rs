@@ -127,7 +127,8 @@ impl Options {
 }
 
 fn has_container(pod: &Pod, name: &str) -> bool {
-    let containers = pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    let containers =
+        pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
     containers.into_iter().any(|container| container.name == name)
 }
 
@@ -135,14 +136,17 @@ fn has_container(pod: &Pod, name: &str) -> bool {
 fn which(pod: &Pod, name: &str, previous: bool) -> Result<String, String> {
     let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.iter();
-    let all = status.flat_map(|status| status.container_statuses.iter().chain(&status.init_container_statuses).flatten());
+    let all = status
+        .flat_map(|status| status.container_statuses.iter().chain(&status.init_container_statuses).flatten());
     let Some(status) = all.into_iter().find(|status| status.name == name) else {
         return Err(format!("container \"{name}\" in pod \"{pod_name}\" is not available"));
     };
     let id = instance(status, previous);
     let short = |id: String| id.rsplit('/').next().unwrap_or_default().to_owned();
     id.map(short).map_err(|why| match why {
-        Missing::Previous => format!("previous terminated container \"{name}\" in pod \"{pod_name}\" not found"),
+        Missing::Previous => {
+            format!("previous terminated container \"{name}\" in pod \"{pod_name}\" not found")
+        }
         Missing::Waiting(reason) => {
             format!("container \"{name}\" in pod \"{pod_name}\" is waiting to start: {reason}")
         }
@@ -230,7 +234,9 @@ impl Follower {
             return Ok(None);
         }
         self.rest.extend_from_slice(&block[..size]);
-        let Some(last) = self.rest.iter().rposition(|byte| *byte == b'\n') else { return Ok(Some(Bytes::new())) };
+        let Some(last) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
+            return Ok(Some(Bytes::new()));
+        };
         let lines: Vec<u8> = self.rest.drain(..=last).collect();
         let mut out = Vec::with_capacity(lines.len());
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
@@ -322,7 +328,10 @@ mod tests {
         let pod = |state: serde_json::Value, last: serde_json::Value| -> Pod {
             let status = json!({"name": "web", "image": "", "imageID": "", "ready": false, "restartCount": 0,
                                 "state": state, "lastState": last});
-            serde_json::from_value(json!({"metadata": {"name": "p"}, "status": {"containerStatuses": [status]}})).unwrap()
+            serde_json::from_value(
+                json!({"metadata": {"name": "p"}, "status": {"containerStatuses": [status]}}),
+            )
+            .unwrap()
         };
         let waiting = pod(json!({"waiting": {"reason": "ImagePullBackOff"}}), json!({}));
         assert_eq!(

@@ -37,11 +37,24 @@ pub struct Kubelet {
 }
 
 /// Upstream's debugging handlers: off together by `enableDebuggingHandlers: false` and on the read-only port.
-const DEBUGGING: &[&str] =
-    &["/run/", "/exec/", "/attach/", "/portForward/", "/containerLogs/", "/runningpods/", "/logs/", "/debug/"];
+const DEBUGGING: &[&str] = &[
+    "/run/",
+    "/exec/",
+    "/attach/",
+    "/portForward/",
+    "/containerLogs/",
+    "/runningpods/",
+    "/logs/",
+    "/debug/",
+];
 
 /// Listens on every address the configuration has, and serves for ever. Returns once all are bound.
-pub async fn serve(me: Kubelet, client: Client, cert: ServingCert, stop: CancellationToken) -> Result<(), KubeletError> {
+pub async fn serve(
+    me: Kubelet,
+    client: Client,
+    cert: ServingCert,
+    stop: CancellationToken,
+) -> Result<(), KubeletError> {
     let config = Arc::clone(&me.config);
     let router = secure(me.clone(), client)?;
     let listener = bind(config.listen).await?;
@@ -80,7 +93,8 @@ fn secure(me: Kubelet, client: Client) -> Result<Router, KubeletError> {
     let roots = match &config.client_ca {
         None => None,
         Some(path) => {
-            let bundle = std::fs::read(path).map_err(|source| KubeletError::Read { path: path.clone(), source })?;
+            let bundle =
+                std::fs::read(path).map_err(|source| KubeletError::Read { path: path.clone(), source })?;
             Some(ClientRoots::from_pem(&bundle)?)
         }
     };
@@ -88,7 +102,8 @@ fn secure(me: Kubelet, client: Client) -> Result<Router, KubeletError> {
     let door = access::Door {
         node: config.node_name.clone(),
         authentication: Authentication::new(roots, reviews, config.anonymous),
-        authorization: (config.authorization == AuthorizationMode::Webhook).then(|| Authorization::new(client)),
+        authorization: (config.authorization == AuthorizationMode::Webhook)
+            .then(|| Authorization::new(client)),
     };
     let mut router = common().route("/configz", get(info::configz));
     router = match config.debugging_handlers {
@@ -113,7 +128,9 @@ fn read_only(me: Kubelet) -> Router {
 
 fn disabled(mut router: Router<Kubelet>) -> Router<Kubelet> {
     for prefix in DEBUGGING {
-        router = router.route(prefix, any(debugging_disabled)).route(&format!("{prefix}{{*rest}}"), any(debugging_disabled));
+        router = router
+            .route(prefix, any(debugging_disabled))
+            .route(&format!("{prefix}{{*rest}}"), any(debugging_disabled));
     }
     router
 }

@@ -60,7 +60,8 @@ fn put(fresh: &Path, path: &Path, file: &File) -> io::Result<()> {
     if let Some(parent) = target.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
     }
-    let mut opened = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&target)?;
+    let mut opened =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&target)?;
     io::Write::write_all(&mut opened, &file.bytes)?;
     // Set apart from opening, so that the umask has no say.
     opened.set_permissions(fs::Permissions::from_mode(file.mode))

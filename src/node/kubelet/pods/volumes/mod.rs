@@ -10,7 +10,9 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume, VolumeMount,
+};
 use nix::mount::{MntFlags, umount2};
 
 pub use payload::Gather;
@@ -41,7 +43,11 @@ impl PodDir {
             Volume { secret: Some(_), .. } => "kubernetes.io~secret",
             Volume { projected: Some(_), .. } => "kubernetes.io~projected",
             Volume { downward_api: Some(_), .. } => "kubernetes.io~downward-api",
-            _ => return Err(PodError::Volume("no volume plugin matched: this kind of volume is not supported".into())),
+            _ => {
+                return Err(PodError::Volume(
+                    "no volume plugin matched: this kind of volume is not supported".into(),
+                ));
+            }
         };
         Ok(self.0.join("volumes").join(plugin).join(&volume.name))
     }
@@ -49,7 +55,8 @@ impl PodDir {
     /// Sets up every volume; on failure names the one that could not be.
     pub async fn set_up(&self, gather: &Gather<'_>) -> Result<(), (String, PodError)> {
         let spec = gather.pod.spec.as_ref();
-        let fs_group = spec.and_then(|spec| spec.security_context.as_ref()).and_then(|security| security.fs_group);
+        let fs_group =
+            spec.and_then(|spec| spec.security_context.as_ref()).and_then(|security| security.fs_group);
         for volume in spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
             self.one(gather, volume, fs_group).await.map_err(|error| (volume.name.clone(), error))?;
         }
@@ -60,7 +67,8 @@ impl PodDir {
         let path = self.volume(volume)?;
         let io = |source| PodError::Io { what: "set up", path: path.clone(), source };
         if let Some(host) = &volume.host_path {
-            return host_path(host).map_err(|problem| PodError::Volume(format!("hostPath type check failed: {problem}")));
+            return host_path(host)
+                .map_err(|problem| PodError::Volume(format!("hostPath type check failed: {problem}")));
         }
         if let Some(empty) = &volume.empty_dir {
             empty_dir(&path, empty)?;
@@ -75,7 +83,12 @@ impl PodDir {
     }
 
     /// A container's volume mounts, for its shim.
-    pub fn mounts(&self, pod: &Pod, container: &Container, env: &[(String, String)]) -> Result<Vec<Mount>, PodError> {
+    pub fn mounts(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        env: &[(String, String)],
+    ) -> Result<Vec<Mount>, PodError> {
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         let mut mounts = Vec::new();
         for mount in container.volume_mounts.iter().flatten() {
@@ -114,7 +127,8 @@ fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> Result<(), PodError>
     let io = |source| PodError::Io { what: "make emptyDir", path: path.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o777).create(path).map_err(io)?;
     if source.medium.as_deref() == Some("Memory") {
-        let size = source.size_limit.as_ref().and_then(|limit| crate::api::quantity::Quantity::parse(&limit.0).ok());
+        let size =
+            source.size_limit.as_ref().and_then(|limit| crate::api::quantity::Quantity::parse(&limit.0).ok());
         let options = size.map_or("mode=0777".into(), |size| format!("mode=0777,size={}", size.value()));
         crate::sys::mount::tmpfs(path, &options).map_err(|error| PodError::Volume(error.to_string()))?;
     }
@@ -162,22 +176,25 @@ fn own(path: &Path, group: u32) -> Result<(), PodError> {
 fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Option<String> {
     let lookup = |name: &str| env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let plain = mount.sub_path.clone().filter(|sub| !sub.is_empty());
-    plain.or_else(|| mount.sub_path_expr.as_deref().filter(|sub| !sub.is_empty()).map(|sub| expand(sub, lookup)))
+    plain.or_else(|| {
+        mount.sub_path_expr.as_deref().filter(|sub| !sub.is_empty()).map(|sub| expand(sub, lookup))
+    })
 }
 
 /// A path inside a volume, made if missing. Links that lead out of the volume are refused.
 fn below(base: &Path, sub: &str) -> Result<PathBuf, PodError> {
-    let refused = || PodError::Config(format!("failed to prepare subPath {sub:?}: it leads out of its volume"));
+    let refused =
+        || PodError::Config(format!("failed to prepare subPath {sub:?}: it leads out of its volume"));
     if !atomic::stays_inside(Path::new(sub)) {
         return Err(refused());
     }
     let path = base.join(sub);
     if !path.exists() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&path)
-            .map_err(|source| PodError::Io { what: "create subPath", path: path.clone(), source })?;
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&path).map_err(|source| PodError::Io {
+            what: "create subPath",
+            path: path.clone(),
+            source,
+        })?;
     }
     let real = |path: &Path| path.canonicalize().map_err(|_| refused());
     let (real_path, real_base) = (real(&path)?, real(base)?);

@@ -59,7 +59,11 @@ impl Gather<'_> {
         payload: &mut Payload,
     ) -> Result<(), PodError> {
         let Some(data) = fetched.get(source, name) else {
-            return if optional { Ok(()) } else { Err(PodError::Missing { what: source.word(), name: name.into() }) };
+            return if optional {
+                Ok(())
+            } else {
+                Err(PodError::Missing { what: source.word(), name: name.into() })
+            };
         };
         let Some(items) = items else {
             return data.iter().try_for_each(|(key, bytes)| put(payload, key, bytes.clone(), mode));
@@ -68,13 +72,24 @@ impl Gather<'_> {
             match data.get(&item.key) {
                 Some(bytes) => put(payload, &item.path, bytes.clone(), item.mode.unwrap_or(mode))?,
                 None if optional => {}
-                None => return Err(PodError::Volume(format!("references non-existent {} key: {}", source.word(), item.key))),
+                None => {
+                    return Err(PodError::Volume(format!(
+                        "references non-existent {} key: {}",
+                        source.word(),
+                        item.key
+                    )));
+                }
             }
         }
         Ok(())
     }
 
-    fn downward(&self, files: &[DownwardAPIVolumeFile], mode: i32, payload: &mut Payload) -> Result<(), PodError> {
+    fn downward(
+        &self,
+        files: &[DownwardAPIVolumeFile],
+        mode: i32,
+        payload: &mut Payload,
+    ) -> Result<(), PodError> {
         for file in files {
             let text = match (&file.field_ref, &file.resource_field_ref) {
                 (Some(selector), _) => field(self.pod, selector, self.around)?,
