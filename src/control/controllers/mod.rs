@@ -50,9 +50,8 @@ pub enum ControllersError {
     CloudAnswer(#[source] serde_json::Error),
     #[error("the cloud refused a route: {0}")]
     Route(String),
-    #[error("write an object")]
-    Json(#[from] serde_json::Error),
-    #[error(transparent)]
+    /// The server's own words; kube-rs would print the whole status.
+    #[error("{}", workloads::pods::text(.0))]
     Api(#[from] kube::Error),
 }
 

@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::ControllersError;
+
 /// What a sync wants next for its key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Next {
@@ -61,7 +63,7 @@ impl Queue {
     where
         F: Fn(String) -> Done,
         Done: Future<Output = Result<Next, E>>,
-        E: std::fmt::Display,
+        E: Into<ControllersError>,
     {
         let mut running = FuturesUnordered::new();
         loop {
@@ -72,14 +74,16 @@ impl Queue {
             }
             let next = self.0.state.borrow().later.peek().map(|Reverse((at, _))| *at);
             tokio::select! {
-                Some((key, outcome)) = running.next(), if !running.is_empty() => self.settle(name, key, outcome),
+                Some((key, outcome)) = running.next(), if !running.is_empty() => {
+                    self.settle(name, key, outcome.map_err(Into::into));
+                }
                 () = self.0.wake.notified() => {}
                 () = until(next) => {}
             }
         }
     }
 
-    fn settle<E: std::fmt::Display>(&self, name: &str, key: String, outcome: Result<Next, E>) {
+    fn settle(&self, name: &str, key: String, outcome: Result<Next, ControllersError>) {
         let mut state = self.0.state.borrow_mut();
         state.finish(&key);
         let delay = match outcome {
