@@ -6,8 +6,9 @@
 //! anything is deleted the API server is asked whether the owner is really gone. Events and leases
 //! are not followed, as upstream does for events; new kinds are noticed when the role starts.
 
+mod graph;
+
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
@@ -24,116 +25,10 @@ use super::queue::{Next, Queue};
 use super::world::{Actor, World};
 use crate::client::Backoff;
 use crate::client::informer::Informer;
+use graph::{Graph, ORPHAN, Object, Verdict};
 
-const FOREGROUND: &str = "foregroundDeletion";
-const ORPHAN: &str = "orphan";
 /// Kinds that own nothing and are owned by nothing that matters.
 const IGNORED: &[&str] = &["events"];
-
-/// What the graph knows of one object.
-#[derive(Debug, Clone)]
-struct Object {
-    resource: Rc<ApiResource>,
-    namespace: Option<String>,
-    name: String,
-    owners: Vec<OwnerReference>,
-    finalizers: Vec<String>,
-    leaving: bool,
-}
-
-/// Objects by uid, and who depends on whom.
-#[derive(Default)]
-struct Graph {
-    objects: HashMap<String, Object>,
-    dependents: HashMap<String, HashSet<String>>,
-    resources: Vec<Rc<ApiResource>>,
-}
-
-impl Graph {
-    fn insert(&mut self, uid: &str, object: Object) {
-        self.remove(uid);
-        for owner in &object.owners {
-            self.dependents.entry(owner.uid.clone()).or_default().insert(uid.to_owned());
-        }
-        self.objects.insert(uid.to_owned(), object);
-    }
-
-    fn remove(&mut self, uid: &str) -> Option<Object> {
-        let object = self.objects.remove(uid)?;
-        for owner in &object.owners {
-            if let Some(siblings) = self.dependents.get_mut(&owner.uid) {
-                siblings.remove(uid);
-                if siblings.is_empty() {
-                    self.dependents.remove(&owner.uid);
-                }
-            }
-        }
-        Some(object)
-    }
-
-    fn dependents_of(&self, uid: &str) -> Vec<String> {
-        self.dependents.get(uid).into_iter().flatten().cloned().collect()
-    }
-
-    fn resource(&self, owner: &OwnerReference) -> Option<Rc<ApiResource>> {
-        // The version may differ from the one that is watched; group and kind say which it is.
-        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-        self.resources.iter().find(|one| one.kind == owner.kind && one.group == group).cloned()
-    }
-
-    /// What to do about an object.
-    fn judge(&self, uid: &str) -> Verdict {
-        let Some(object) = self.objects.get(uid) else { return Verdict::Nothing };
-        if object.leaving {
-            let dependents = self.dependents_of(uid);
-            if object.finalizers.iter().any(|one| one == ORPHAN) {
-                return Verdict::FreeDependents(dependents);
-            }
-            if object.finalizers.iter().any(|one| one == FOREGROUND) {
-                let blocks = |dependent: &&String| {
-                    let owners =
-                        self.objects.get(*dependent).map(|one| one.owners.as_slice()).unwrap_or_default();
-                    owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
-                };
-                let blocking: Vec<String> = dependents.iter().filter(blocks).cloned().collect();
-                return match blocking.is_empty() {
-                    true => Verdict::DropFinalizer(FOREGROUND),
-                    false => Verdict::WaitFor(dependents),
-                };
-            }
-            return Verdict::Nothing;
-        }
-        if object.owners.is_empty() {
-            return Verdict::Nothing;
-        }
-        let gone: Vec<OwnerReference> =
-            object.owners.iter().filter(|owner| !self.objects.contains_key(&owner.uid)).cloned().collect();
-        let waiting = object.owners.iter().any(|owner| {
-            let waits =
-                |owner: &Object| owner.leaving && owner.finalizers.iter().any(|one| one == FOREGROUND);
-            self.objects.get(&owner.uid).is_some_and(waits)
-        });
-        match (gone.len() == object.owners.len(), waiting) {
-            (true, _) => Verdict::Verify(gone),
-            (false, true) if gone.len() + 1 >= object.owners.len() => {
-                Verdict::Delete(PropagationPolicy::Background)
-            }
-            _ => Verdict::Nothing,
-        }
-    }
-}
-
-#[derive(Debug, PartialEq)]
-enum Verdict {
-    Nothing,
-    /// All owners seem gone: ask, then delete.
-    Verify(Vec<OwnerReference>),
-    Delete(PropagationPolicy),
-    /// Dependents still block: they are deleted, then this comes again.
-    WaitFor(Vec<String>),
-    DropFinalizer(&'static str),
-    FreeDependents(Vec<String>),
-}
 
 /// The loop's shared state.
 #[derive(Clone, Default)]
@@ -369,66 +264,5 @@ async fn patch(actor: &Actor, object: &Object, change: &serde_json::Value) -> Re
     match api.patch(&object.name, &PatchParams::default(), &Patch::Merge(change)).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Next::Done),
         other => other.map(|_| Next::Done),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn object(owners: &[&str], finalizers: &[&str], leaving: bool) -> Object {
-        let resource = ApiResource {
-            group: String::new(),
-            version: "v1".into(),
-            api_version: "v1".into(),
-            kind: "Pod".into(),
-            plural: "pods".into(),
-        };
-        let owner = |uid: &&str| OwnerReference {
-            uid: (*uid).into(),
-            block_owner_deletion: Some(true),
-            ..OwnerReference::default()
-        };
-        Object {
-            resource: Rc::new(resource),
-            namespace: Some("default".into()),
-            name: "x".into(),
-            owners: owners.iter().map(owner).collect(),
-            finalizers: finalizers.iter().map(|one| (*one).into()).collect(),
-            leaving,
-        }
-    }
-
-    #[test]
-    fn an_object_goes_when_its_last_owner_has_gone() {
-        let mut graph = Graph::default();
-        graph.insert("a", object(&[], &[], false));
-        graph.insert("x", object(&["a", "b"], &[], false));
-        assert_eq!(graph.judge("x"), Verdict::Nothing);
-        assert_eq!(graph.dependents_of("a"), ["x"]);
-        graph.remove("a");
-        assert!(matches!(graph.judge("x"), Verdict::Verify(owners) if owners.len() == 2));
-        graph.remove("x");
-        assert!(graph.dependents.is_empty());
-    }
-
-    #[test]
-    fn in_the_foreground_dependents_go_first() {
-        let mut graph = Graph::default();
-        graph.insert("a", object(&[], &[FOREGROUND], true));
-        graph.insert("x", object(&["a"], &[], false));
-        assert_eq!(graph.judge("a"), Verdict::WaitFor(vec!["x".into()]));
-        assert_eq!(graph.judge("x"), Verdict::Delete(PropagationPolicy::Background));
-        graph.remove("x");
-        assert_eq!(graph.judge("a"), Verdict::DropFinalizer(FOREGROUND));
-    }
-
-    #[test]
-    fn orphans_are_freed_before_their_owner_goes() {
-        let mut graph = Graph::default();
-        graph.insert("a", object(&[], &[ORPHAN], true));
-        graph.insert("x", object(&["a"], &[], false));
-        assert_eq!(graph.judge("a"), Verdict::FreeDependents(vec!["x".into()]));
-        assert_eq!(graph.judge("x"), Verdict::Nothing);
     }
 }
