@@ -97,14 +97,14 @@ import os, ssl, urllib.request as u, sys
 def get(url, **more):
     return u.urlopen(url, timeout=5, **more).read().decode()
 d = '/var/run/secrets/kubernetes.io/serviceaccount/'
-print('peer', get('http://PEER:8080/namespace'))
-print('service', get('http://SERVICE/namespace'))
+print('peer', get('http://@PEER@:8080/namespace'))
+print('service', get('http://@SERVICE@/namespace'))
 r = u.Request('https://%s:%s/version' % (os.environ['KUBERNETES_SERVICE_HOST'], os.environ['KUBERNETES_SERVICE_PORT']),
               headers={'Authorization': 'Bearer ' + open(d + 'token').read()})
 print('api', get(r, context=ssl.create_default_context(cafile=d + 'ca.crt')))
 "
-    .replace("PEER", &peer)
-    .replace("SERVICE", &service);
+    .replace("@PEER@", &peer)
+    .replace("@SERVICE@", &service);
     lab.apply(
         &serde_json::json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ask"},

@@ -200,6 +200,10 @@ impl Batch {
                 });
             }
             attributes.number(10, id);
+            if key_type == INTEGER_TYPE {
+                // Tells nft, not the kernel, that the keys are in the machine's byte order.
+                attributes.bytes(13, &[0, 4, 1, 0, 0, 0]);
+            }
         });
         id
     }
