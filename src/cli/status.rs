@@ -53,6 +53,9 @@ struct Report {
     roles: Vec<Role>,
     /// User and group ids the lab has: 1, or 65,537.
     ids: u32,
+    /// The lab's process on the machine's side, and its pid 1.
+    keeper_pid: Option<i32>,
+    supervisor_pid: Option<i32>,
 }
 
 #[derive(Serialize)]
@@ -103,6 +106,8 @@ fn look(lab: &LabDir) -> Result<Report, Trouble> {
         nodes: Vec::new(),
         roles: Vec::new(),
         ids: 0,
+        keeper_pid: None,
+        supervisor_pid: None,
     };
     if !lab.exists() {
         return Ok(report);
@@ -115,7 +120,10 @@ fn look(lab: &LabDir) -> Result<Report, Trouble> {
         return Ok(report);
     }
     report.state = State::Degraded;
-    let status = Control::connect(lab)?.status()?;
+    let control = Control::connect(lab)?;
+    let pids = control.pids();
+    (report.keeper_pid, report.supervisor_pid) = (Some(pids.keeper), Some(pids.supervisor));
+    let status = control.status()?;
     report.ids = status.ids;
     let host = |host: crate::lab::protocol::HostStatus| Host {
         name: host.name,

@@ -189,7 +189,7 @@ pub fn receive<T: DeserializeOwned>(socket: &PacketSocket) -> Result<(T, Packet)
 #[derive(Debug)]
 pub struct Control {
     socket: PacketSocket,
-    supervisor: i32,
+    pids: Pids,
 }
 
 impl Control {
@@ -205,7 +205,12 @@ impl Control {
         let inside = run.strip_prefix("/").unwrap_or(&run);
         let directory = Path::new("/proc").join(pids.supervisor.to_string()).join("root").join(inside);
         let socket = PacketSocket::connect(&directory, CONTROL).map_err(failed)?;
-        Ok(Control { socket, supervisor: pids.supervisor })
+        Ok(Control { socket, pids })
+    }
+
+    /// The two processes that hold the lab.
+    pub fn pids(&self) -> Pids {
+        self.pids
     }
 
     /// Asks for a command; `fds` are its standard input, output and error, or none for a terminal.
@@ -234,7 +239,7 @@ impl Control {
     pub fn status(&self) -> Result<Status, ProtocolError> {
         match self.ask(&Request::Status)? {
             Reply::Status(mut status) => {
-                super::pids::translate(self.supervisor, &mut status);
+                super::pids::translate(self.pids.supervisor, &mut status);
                 Ok(status)
             }
             _ => Err(ProtocolError::Ended),
