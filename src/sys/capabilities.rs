@@ -3,6 +3,7 @@
 use std::io;
 
 /// In the kernel's order: a capability's number is its place.
+#[rustfmt::skip]
 const NAMES: &[&str] = &[
     "CHOWN",
     "DAC_OVERRIDE",
@@ -48,6 +49,7 @@ const NAMES: &[&str] = &[
 ];
 
 /// What containerd gives a container that asks for nothing.
+#[rustfmt::skip]
 const DEFAULT: &[&str] = &[
     "CHOWN",
     "DAC_OVERRIDE",

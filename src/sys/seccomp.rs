@@ -13,6 +13,7 @@ use seccompiler::{
 use super::capabilities::Capabilities;
 
 /// Forbidden whatever the capabilities.
+#[rustfmt::skip]
 const NEVER: &[i64] = &[
     libc::SYS_add_key,
     libc::SYS_request_key,
@@ -33,6 +34,7 @@ const NEVER: &[i64] = &[
 ];
 
 /// Allowed only to who holds the capability.
+#[rustfmt::skip]
 const WITH: &[(&str, &[i64])] = &[
     (
         "SYS_ADMIN",

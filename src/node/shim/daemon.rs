@@ -1,12 +1,11 @@
-//! The shim's process: leaves the kubelet, makes the sandbox, then one loop over everything that can happen.
+//! The shim: holds the sandbox and its containers, in one loop over everything that can happen.
 //!
 //! Single-threaded and without a runtime: it forks containers, it must be small (one a pod), and it must be
 //! the parent that their death is tied to. Every change is on disk before anybody is told.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,69 +17,13 @@ use nix::unistd::Pid;
 use super::connection::Connection;
 use super::container::Container;
 use super::log::now;
-use super::protocol::{self, Answer, Birth, Call, Directories, Refusal, RefusalKind, Request, State};
+use super::protocol::{self, Answer, Call, Directories, Refusal, RefusalKind, Request, SandboxPaths, State};
 use super::record::{self, Alive};
 use super::sandbox::Sandbox;
 use super::spec::{ContainerPhase, SandboxSpec, SandboxStatus};
-use crate::sys::container::{self, Side};
 
-/// The role: `containerd-shim -namespace minilab -id ID`, with the sandbox's specification on standard input.
-///
-/// Answers one line ([`Birth`]) on standard output, from a process that is nobody's child but init's.
-pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
-    let id = flag(&argv, "id").ok_or_else(|| anyhow::anyhow!("-id is missing"))?;
-    anyhow::ensure!(protocol::is_id(std::path::Path::new(&id)), "-id {id} is not 64 hex digits");
-    let mut text = String::new();
-    io::stdin().read_to_string(&mut text)?;
-    let spec: SandboxSpec = serde_json::from_str(&text)?;
-    if let Side::Parent(_) = container::fork(nix::sched::CloneFlags::empty())? {
-        return Ok(ExitCode::SUCCESS);
-    }
-    nix::unistd::setsid()?;
-    if let Side::Parent(_) = container::fork(nix::sched::CloneFlags::empty())? {
-        container::leave(0);
-    }
-    nix::unistd::chdir("/")?;
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    let (birth, shim) = match Shim::make(&id, spec) {
-        Ok(shim) => (Birth::Ready(Box::new(shim.state())), Some(shim)),
-        Err(error) => (Birth::Failed(format!("{error:#}")), None),
-    };
-    // Without a kubelet to read it the pod runs all the same, and is found on disk.
-    let _ = io::stdout().write_all(&protocol::line(&birth));
-    match shim {
-        Some(shim) => {
-            detach_streams(&shim)?;
-            shim.serve()?;
-            Ok(ExitCode::SUCCESS)
-        }
-        None => Ok(ExitCode::FAILURE),
-    }
-}
-
-/// A flag as containerd's shim has it, with one dash.
-fn flag(argv: &[String], name: &str) -> Option<String> {
-    let mut words = argv.iter().map(|word| word.trim_start_matches('-'));
-    while let Some(word) = words.next() {
-        if word == name {
-            return words.next().map(str::to_owned);
-        }
-        if let Some(value) = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
-            return Some(value.to_owned());
-        }
-    }
-    None
-}
-
-/// Standard error goes to a file of its own, the rest nowhere: the kubelet waits for their end.
-fn detach_streams(shim: &Shim) -> io::Result<()> {
-    let null = OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null")?);
-    let log = shim.sandbox.paths.run.join("shim.log");
-    let log = OwnedFd::from(std::fs::File::options().create(true).append(true).open(log)?);
-    container::place_stdio([&null, &null, &log])
-}
-
-struct Shim {
+/// A pod's shim.
+pub struct Shim {
     sandbox: Sandbox,
     ready: bool,
     created_at: String,
@@ -105,7 +48,8 @@ enum Event {
 }
 
 impl Shim {
-    fn make(id: &str, spec: SandboxSpec) -> anyhow::Result<Shim> {
+    /// Makes the sandbox; on failure nothing is left of it.
+    pub fn make(id: &str, spec: SandboxSpec) -> anyhow::Result<Shim> {
         let paths = Directories::default().sandbox(id);
         let result = Shim::make_in(id, spec, paths.clone());
         if result.is_err() {
@@ -116,7 +60,7 @@ impl Shim {
         result
     }
 
-    fn make_in(id: &str, spec: SandboxSpec, paths: protocol::SandboxPaths) -> anyhow::Result<Shim> {
+    fn make_in(id: &str, spec: SandboxSpec, paths: SandboxPaths) -> anyhow::Result<Shim> {
         std::fs::create_dir_all(&paths.run)?;
         let alive = Alive::claim(&paths.lock())?;
         let mut mask = SigSet::empty();
@@ -148,7 +92,7 @@ impl Shim {
         self.sandbox.paths.state.file_name().map(|name| name.to_string_lossy().into()).unwrap_or_default()
     }
 
-    fn state(&self) -> State {
+    pub fn state(&self) -> State {
         State {
             number: self.number,
             sandbox: SandboxStatus {
@@ -162,7 +106,7 @@ impl Shim {
     }
 
     /// Runs until the sandbox is stopped.
-    fn serve(mut self) -> io::Result<()> {
+    pub fn serve(mut self) -> io::Result<()> {
         loop {
             for event in self.wait()? {
                 match event {

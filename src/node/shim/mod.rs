@@ -5,6 +5,8 @@
 //! in the shim or in what it forks. Left out for now: exec, attach and port-forward, which will be further
 //! requests on the same socket, with descriptors passed over it.
 
+mod birth;
+mod caller;
 mod command;
 mod connection;
 mod container;
@@ -14,6 +16,7 @@ mod limits;
 mod log;
 mod pause;
 mod process;
+mod program;
 mod protocol;
 mod record;
 mod root;
@@ -24,7 +27,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use daemon::run;
+pub use birth::run;
 pub use limits::{Support, support};
 pub use pause::run as pause;
 pub use protocol::{Directories, RefusalKind};

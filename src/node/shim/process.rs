@@ -8,8 +8,6 @@ use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -19,7 +17,8 @@ use nix::unistd::Pid;
 use super::command;
 use super::identity::{Identity, Way};
 use super::limits::Group;
-use super::protocol::{Refusal, RefusalKind};
+use super::program::{self, create};
+use super::protocol::Refusal;
 use super::root::Root;
 use super::sandbox::{Pids, Sandbox};
 use super::spec::Security;
@@ -152,14 +151,14 @@ impl Process {
                 ),
             )
         })?;
-        let program = find_program(&self.argv[0], command::value(&env, "PATH").unwrap_or_default())?;
+        let found = program::find(&self.argv[0], command::value(&env, "PATH").unwrap_or_default())?;
         container::place_stdio([&streams.stdin, &streams.stdout, &streams.stderr]).map_err(failed("dup2"))?;
         container::close_others_on_exec(3);
         // The last change of identity cleared it.
         container::die_with_parent().map_err(failed("prctl"))?;
-        let Err(error) = container::exec(&program.display().to_string(), &self.argv, &env);
+        let Err(error) = container::exec(&found.display().to_string(), &self.argv, &env);
         // As runc: from here on the container runs, and this is its own output.
-        let text = format!("exec {}: {}\n", program.display(), io_text(&error));
+        let text = format!("exec {}: {}\n", found.display(), program::io_text(&error));
         let _ = nix::unistd::write(io::stderr(), text.as_bytes());
         container::leave(255)
     }
@@ -276,78 +275,5 @@ impl Streams {
         };
         let ours = Streams { stdin: input_end, stdout: out, stderr: error };
         Ok((ours, ContainerStreams { stdin: input, stdout: out_end, stderr: error_end }))
-    }
-}
-
-/// Finds the program as Go's `exec.LookPath` does, with its texts.
-fn find_program(name: &str, path: &str) -> Result<PathBuf, Refusal> {
-    let not = |why: &str| start(format!("exec: {name:?}: {why}"));
-    if name.contains('/') {
-        return match executable(Path::new(name)) {
-            Ok(()) => Ok(name.into()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(not(&format!("stat {name}: no such file or directory")))
-            }
-            Err(error) => Err(not(&io_text(&error))),
-        };
-    }
-    let mut found = path.split(':').map(|directory| match directory {
-        "" => Path::new(".").join(name),
-        directory => Path::new(directory).join(name),
-    });
-    found
-        .find(|candidate| executable(candidate).is_ok())
-        .ok_or_else(|| not("executable file not found in $PATH"))
-}
-
-fn executable(path: &Path) -> io::Result<()> {
-    let meta = path.metadata()?;
-    if meta.is_dir() {
-        return Err(io::Error::from_raw_os_error(libc::EISDIR));
-    }
-    if meta.permissions().mode() & 0o111 == 0 {
-        return Err(io::Error::from_raw_os_error(libc::EACCES));
-    }
-    Ok(nix::unistd::access(path, nix::unistd::AccessFlags::X_OK)?)
-}
-
-/// An error as Go spells it: lower case, without the number.
-fn io_text(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
-        None => error.to_string(),
-    }
-}
-
-const RUNC: &str = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start \
-                    container process: error during container init";
-
-fn create(step: &str, error: impl std::fmt::Display) -> Refusal {
-    match step {
-        "" => Refusal::create(RUNC, error),
-        step => Refusal::create(format!("{RUNC}: {step}"), error),
-    }
-}
-
-fn start(text: String) -> Refusal {
-    Refusal::new(RefusalKind::Start, format!("failed to create containerd task: {RUNC}: {text}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_that_is_not_there_is_reported_in_runcs_words() {
-        let text = |name| find_program(name, "/bin:/usr/bin").unwrap_err().message;
-        assert!(
-            text("nosuch").ends_with(
-                "error during container init: exec: \"nosuch\": executable file not found in $PATH"
-            )
-        );
-        assert!(text("/nosuch").ends_with("exec: \"/nosuch\": stat /nosuch: no such file or directory"));
-        assert!(text("/etc/passwd").ends_with("exec: \"/etc/passwd\": permission denied"));
-        assert!(text("/etc").ends_with("exec: \"/etc\": is a directory"));
-        assert!(find_program("sh", "/bin").is_ok());
     }
 }

@@ -13,19 +13,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use super::caller::{self, Caller};
 use super::log::now;
-use super::protocol::{
-    self, Answer, Birth, Call, Directories, LONGEST_LINE, Refusal, RefusalKind, Request, SandboxPaths, State,
-};
+use super::protocol::{self, Birth, Directories, Refusal, RefusalKind, Request, SandboxPaths, State};
 use super::record;
 use super::spec::{ContainerSpec, ContainerStatus, SandboxSpec, SandboxStatus};
 
@@ -74,7 +71,6 @@ struct Inner {
     sandboxes: Mutex<BTreeMap<String, Known>>,
     news: mpsc::UnboundedSender<String>,
     listener: Mutex<Option<mpsc::UnboundedReceiver<String>>>,
-    calls: AtomicU64,
 }
 
 /// A sandbox as last heard of.
@@ -93,7 +89,6 @@ impl Runtime {
             sandboxes: Mutex::default(),
             news,
             listener: Mutex::new(Some(listener)),
-            calls: AtomicU64::new(1),
         }))
     }
 
@@ -312,7 +307,7 @@ impl Runtime {
 
     async fn listen(&self, id: &str) -> io::Result<()> {
         let mut connection = Caller::connect(self.paths(id)).await?;
-        connection.send(&Call { id: 1, request: Request::Watch }).await?;
+        connection.send(Request::Watch).await?;
         while let Some(answer) = connection.receive().await? {
             if let Some(state) = answer.state {
                 self.learn(id, state);
@@ -371,17 +366,7 @@ impl Runtime {
         if !self.is_live(id) {
             return Err(ShimError::NoSandbox(id.to_owned()));
         }
-        let number = self.0.calls.fetch_add(1, Ordering::Relaxed);
-        let exchange = async {
-            let mut connection = Caller::connect(self.paths(id)).await?;
-            connection.send(&Call { id: number, request }).await?;
-            while let Some(answer) = connection.receive().await? {
-                if answer.id == number {
-                    return Ok(answer);
-                }
-            }
-            Err(io::Error::from(io::ErrorKind::UnexpectedEof))
-        };
+        let exchange = caller::exchange(self.paths(id), request);
         let answer = timeout(within, exchange)
             .await
             .map_err(|_| ShimError::Silent { id: id.to_owned(), within })?
@@ -397,28 +382,6 @@ impl Runtime {
                 Err(ShimError::Gone { id: id.to_owned(), source })
             }
         }
-    }
-}
-
-/// A connection to a shim.
-struct Caller(BufReader<UnixStream>);
-
-impl Caller {
-    async fn connect(paths: SandboxPaths) -> io::Result<Caller> {
-        Ok(Caller(BufReader::new(UnixStream::connect(paths.socket()).await?)))
-    }
-
-    async fn send(&mut self, call: &Call) -> io::Result<()> {
-        self.0.get_mut().write_all(&protocol::line(call)).await
-    }
-
-    async fn receive(&mut self) -> io::Result<Option<Answer>> {
-        let mut line = Vec::new();
-        let most = LONGEST_LINE as u64;
-        if (&mut self.0).take(most).read_until(b'\n', &mut line).await? == 0 {
-            return Ok(None);
-        }
-        Ok(Some(serde_json::from_slice(&line)?))
     }
 }
 
