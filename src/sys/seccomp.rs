@@ -99,7 +99,7 @@ impl Profile {
 
     /// Loads it. Needs no-new-privileges or CAP_SYS_ADMIN.
     pub fn load(&self) -> io::Result<()> {
-        self.0.iter().try_for_each(|program| load(program))
+        self.0.iter().try_for_each(load)
     }
 }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::net::go_text;
-use crate::node::shim::{Directories, Runtime};
+use crate::node::shim::{self, Directories, Runtime};
 
 /// Why the kubelet cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +89,7 @@ async fn serve(config: config::Config) -> anyhow::Result<()> {
 }
 
 async fn work(config: config::Config, stop: CancellationToken) -> anyhow::Result<()> {
+    tracing::info!(enforced_by = %shim::support(), "Container limits");
     let runtime = Runtime::new(Directories::default());
     let pods = pods::Pods::default();
     let cert = credentials::serving(&config)?;

@@ -28,7 +28,7 @@ mod spec;
 mod tests;
 
 pub use birth::run;
-pub use limits::{Support, support};
+pub use limits::support;
 pub use pause::run as pause;
 pub use protocol::{Directories, RefusalKind};
 pub use runtime::{Runtime, ShimError};
