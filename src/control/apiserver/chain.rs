@@ -1,4 +1,4 @@
-//! The way of a request: request info → authentication → audit → authorization → body → handler.
+//! The way of a request: request info → authentication → impersonation → audit → authorization → body → handler.
 //!
 //! Plain functions in the order of upstream's `DefaultBuildHandlerChain`. Admission comes later, in the
 //! handlers of writes, when the object is known.
@@ -19,7 +19,7 @@ use super::handlers::body;
 use super::request::{Query, RequestInfo};
 use super::server::Api;
 use super::user::UserInfo;
-use super::{discovery, handlers, health, identity, respond};
+use super::{discovery, handlers, health, identity, impersonate, respond};
 use crate::api::status::{Result, Status};
 use crate::net::Peer;
 
@@ -35,6 +35,10 @@ pub async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Response {
     let user = match authenticate(&api, peer, &head.headers, &info) {
         Ok(user) => user,
         Err(status) => return refused(&status),
+    };
+    let user = match impersonate::user(&api.door(listener).authorizer, user, &head.headers) {
+        Ok(user) => user,
+        Err(status) => return respond::failure(&status),
     };
     let (method, headers) = (head.method, head.headers);
     let mut call = Call { api, user, listener, info, method, query, headers, body: Bytes::new() };

@@ -41,6 +41,29 @@ pub fn draft(object: &Value) -> Draft {
     Draft { bytes, revision_at }
 }
 
+/// Takes out nulls, which mean the same as nothing; a revision's data is somebody else's document.
+pub fn prune(object: &mut Value) {
+    let data = match &mut *object {
+        Value::Object(fields) if fields.get("kind").is_some_and(|kind| kind == "ControllerRevision") => fields.remove("data"),
+        _ => None,
+    };
+    prune_all(object);
+    if let Some(data) = data {
+        object["data"] = data;
+    }
+}
+
+fn prune_all(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(prune_all);
+        }
+        Value::Array(list) => list.iter_mut().for_each(prune_all),
+        _ => {}
+    }
+}
+
 fn field(bytes: &mut Vec<u8>, name: &str, value: &Value) {
     separate(bytes);
     // Writing JSON values into memory has no way to fail.
@@ -96,6 +119,16 @@ mod tests {
         bytes.splice(revision_at..revision_at, *b"9");
         assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), object);
         assert!(bytes.starts_with(br#"{"kind":"K","apiVersion":"v1","metadata":{"#));
+    }
+
+    #[test]
+    fn nulls_go_but_not_out_of_a_revisions_data() {
+        let mut object = json!({"kind": "Pod", "spec": {"a": null, "b": [{"c": null}]}, "status": null});
+        prune(&mut object);
+        assert_eq!(object, json!({"kind": "Pod", "spec": {"b": [{}]}}));
+        let mut revision = json!({"kind": "ControllerRevision", "data": {"a": null}});
+        prune(&mut revision);
+        assert_eq!(revision["data"], json!({"a": null}));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod handlers;
 mod health;
 mod identity;
 pub mod kubelet;
+mod impersonate;
 mod lists;
 mod lookup;
 mod openapi;

@@ -44,6 +44,7 @@ pub async fn store_new(
     attribute_to(call, row, &mut object);
     // Held until the write is over.
     let _held = addresses::allocate(&call.api, row, &mut object, None)?;
+    encode::prune(&mut object);
     let name = meta::text(&object, "name").to_owned();
     let causes = (row.strategy.validate)(&object, None);
     if !causes.is_empty() {

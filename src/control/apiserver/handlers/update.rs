@@ -156,6 +156,7 @@ async fn finish(
     meta::carry_over(&mut object, old);
     edit.prepare(row, &mut object, old)?;
     let held = addresses::allocate(&call.api, row, &mut object, Some(old))?;
+    encode::prune(&mut object);
     let causes = (row.strategy.validate)(&object, Some(old));
     match causes.is_empty() {
         true => Ok((object, held)),
