@@ -141,7 +141,9 @@ fn kill_of_the_supervisor_or_keeper_takes_everything_and_up_brings_the_objects_b
     for victim in ["supervisor", "keeper"] {
         let lab = Lab::up();
         lab.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
-        lab.run("pod", "sleep infinity");
+        // A pod that may restart: one that may not is over when its node's power is cut, as upstream.
+        lab.kubectl(&["run", "pod", "--image=minilab/toolbox", "--", "sleep", "infinity"]).ok();
+        lab.wait_ready("pod");
         let members = process::tree(lab.keeper());
         assert!(members.len() > 12, "{members:?}");
         let pid = match victim {
