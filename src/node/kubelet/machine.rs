@@ -26,7 +26,7 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory_bytes: meminfo(&line("/proc/meminfo"), "MemTotal:").unwrap_or(0),
             storage_bytes: nix::sys::statvfs::statvfs(root_dir)
-                .map_or(0, |fs| (fs.blocks() as u64).saturating_mul(fs.fragment_size() as u64)),
+                .map_or(0, |fs| fs.blocks().saturating_mul(fs.fragment_size())),
             system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
             machine_id,
             boot_id: line("/proc/sys/kernel/random/boot_id"),

@@ -8,5 +8,4 @@ mod object;
 mod register;
 
 pub use lease::renew;
-pub use object::Readiness;
 pub use register::{Registered, register, report};

@@ -33,6 +33,7 @@ pub struct Facts<'a> {
     pub machine: &'a Machine,
     pub address: IpAddr,
     pub readiness: Readiness,
+    pub images: Vec<ContainerImage>,
     pub now: Timestamp,
 }
 
@@ -98,7 +99,7 @@ pub fn status(facts: &Facts<'_>, before: Option<&NodeStatus>) -> NodeStatus {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(facts.config.listen.port()) }),
         }),
         node_info: Some(node_info(facts.machine)),
-        images: Some(images()),
+        images: Some(facts.images.clone()),
         ..NodeStatus::default()
     }
 }
@@ -144,7 +145,8 @@ fn arch() -> &'static str {
     }
 }
 
-fn images() -> Vec<ContainerImage> {
+/// The images on this node. The first call reads the built-in one's files, which takes a moment.
+pub fn images() -> Vec<ContainerImage> {
     let image = |image: crate::node::image::Image| ContainerImage {
         names: Some(vec![image.digest_reference(), image.reference.clone()]),
         size_bytes: i64::try_from(image.size_bytes).ok(),
@@ -216,6 +218,7 @@ mod tests {
             machine: &machine,
             address: "192.0.2.11".parse().unwrap(),
             readiness,
+            images: Vec::new(),
             now: Timestamp::from_second(seconds).unwrap(),
         };
         let first = status(&at(1, Readiness::NoPodCidr), None);

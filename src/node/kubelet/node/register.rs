@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, NodeStatus, ObjectReference};
+use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeStatus, ObjectReference};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::super::config::Config;
@@ -72,7 +72,8 @@ pub async fn register(
 
 async fn create(config: &Config, machine: &Machine, client: &Client, address: IpAddr) -> Node {
     let api: Api<Node> = Api::all(client.clone());
-    let facts = Facts { config, machine, address, readiness: Readiness::NoPodCidr, now: Timestamp::now() };
+    let (readiness, images) = (Readiness::NoPodCidr, Vec::new());
+    let facts = Facts { config, machine, address, readiness, images, now: Timestamp::now() };
     let (mut backoff, mut said) = (Backoff::new(), String::new());
     loop {
         let outcome = match config.register_node {
@@ -106,7 +107,11 @@ pub async fn report(me: Registered, sender: watch::Sender<Node>) {
     let api: Api<Node> = Api::all(me.client.clone());
     let only = watcher::Config::default().fields(&format!("metadata.name={}", me.config.node_name));
     let mut seen = std::pin::pin!(watcher(api.clone(), only).backoff(Backoff::new()).applied_objects());
-    let mut reporter = Reporter { sent: None, sent_at: Timestamp::UNIX_EPOCH, said: Vec::new() };
+    let mut reporter =
+        Reporter { sent: None, sent_at: Timestamp::UNIX_EPOCH, said: Vec::new(), images: Vec::new() };
+    // Off this thread, and never in the way of the node's readiness.
+    let (learn, mut learned) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || learn.blocking_send(object::images()));
     reporter.say(&me, "Starting", "Starting kubelet.".into());
     let mut backoff = Backoff::new();
     loop {
@@ -117,6 +122,7 @@ pub async fn report(me: Registered, sender: watch::Sender<Node>) {
         backoff.reset();
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
+            Some(images) = learned.recv() => reporter.images = images,
             node = seen.try_next() => match node {
                 Ok(Some(node)) => { sender.send_replace(node); }
                 Ok(None) => return,
@@ -131,6 +137,7 @@ struct Reporter {
     sent: Option<NodeStatus>,
     sent_at: Timestamp,
     said: Vec<&'static str>,
+    images: Vec<ContainerImage>,
 }
 
 impl Reporter {
@@ -142,7 +149,9 @@ impl Reporter {
             None => Readiness::NoPodCidr,
         };
         let ready = readiness == Readiness::Ready;
-        let facts = Facts { config: &me.config, machine: &me.machine, address: me.address, readiness, now };
+        let images = self.images.clone();
+        let facts =
+            Facts { config: &me.config, machine: &me.machine, address: me.address, readiness, images, now };
         let known = sender.borrow().status.clone();
         let status = status(&facts, known.as_ref().or(self.sent.as_ref()));
         let due = now.as_second() - self.sent_at.as_second() >= SEND_SECONDS;

@@ -129,14 +129,15 @@ fn previous(
 }
 
 fn terminated(view: &View<'_>, instance: &Instance<'_>) -> ContainerStateTerminated {
-    let shim::ContainerStatus { id, exit_code, signal, reason, message, started_at, finished_at, .. } =
+    let shim::ContainerStatus { id, exit_code, reason, message, started_at, finished_at, .. } =
         instance.container;
     let exit_code = exit_code.unwrap_or(137);
     let stamp = |text: &Option<String>| text.as_deref().and_then(time).map(Time);
     ContainerStateTerminated {
         container_id: Some(container_id(id)),
         exit_code,
-        signal: *signal,
+        // containerd tells signals by the code alone (128 + number), and so does every kubelet over it.
+        signal: None,
         reason: Some(
             reason.clone().unwrap_or_else(|| if exit_code == 0 { "Completed" } else { "Error" }.into()),
         ),

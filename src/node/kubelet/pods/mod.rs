@@ -33,7 +33,6 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 
 pub use dispatch::{Pods, run};
-pub use view::Fate;
 
 use crate::node::image::ImageError;
 use crate::node::shim::ShimError;

@@ -106,13 +106,40 @@ impl Sender {
     }
 }
 
-/// A patch that also takes away what is no longer so.
+/// A patch that also takes away what is no longer so, and keeps the conditions in upstream's order.
 fn patch(status: &PodStatus) -> Value {
     let mut value = serde_json::to_value(status).unwrap_or_default();
-    if let Some(fields) = value.as_object_mut() {
-        for optional in ["reason", "message", "containerStatuses", "initContainerStatuses"] {
-            fields.entry(optional).or_insert(Value::Null);
+    let Some(fields) = value.as_object_mut() else { return value };
+    for optional in ["reason", "message", "containerStatuses", "initContainerStatuses"] {
+        fields.entry(optional).or_insert(Value::Null);
+    }
+    let mut order = Vec::new();
+    for condition in fields.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        order.push(json!({"type": condition["type"]}));
+        // Conditions are merged by type, so silence would keep an old reason.
+        if let Some(condition) = condition.as_object_mut() {
+            for optional in ["reason", "message", "lastProbeTime"] {
+                condition.entry(optional).or_insert(Value::Null);
+            }
         }
     }
+    fields.insert("$setElementOrder/conditions".into(), Value::Array(order));
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::PodCondition;
+
+    #[test]
+    fn a_patch_takes_back_an_old_reason() {
+        let condition =
+            PodCondition { type_: "Ready".into(), status: "True".into(), ..PodCondition::default() };
+        let value = patch(&PodStatus { conditions: Some(vec![condition]), ..PodStatus::default() });
+        assert_eq!(value["conditions"][0]["reason"], Value::Null);
+        assert!(value["conditions"][0].as_object().unwrap().contains_key("message"));
+        assert!(value.as_object().unwrap().contains_key("reason"));
+        assert_eq!(value["$setElementOrder/conditions"], json!([{"type": "Ready"}]));
+    }
 }

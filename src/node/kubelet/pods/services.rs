@@ -18,7 +18,7 @@ use crate::client::Backoff;
 /// The variables of every service, by namespace and name.
 #[derive(Clone)]
 pub struct Services {
-    known: Arc<Mutex<BTreeMap<(String, String), Vec<(String, String)>>>>,
+    known: Known,
     synced: watch::Receiver<bool>,
 }
 

@@ -88,8 +88,7 @@ impl Plan {
 
 /// Decides.
 pub fn step(view: &View<'_>) -> Plan {
-    let mut plan = Plan::default();
-    plan.ending = ending(view);
+    let mut plan = Plan { ending: ending(view), ..Plan::default() };
     match plan.ending {
         Some(ending) => end(view, ending, &mut plan),
         None => keep(view, &mut plan),
@@ -266,7 +265,7 @@ fn restart(view: &View<'_>, container: &Container, instance: &Instance<'_>, plan
 fn start(view: &View<'_>, container: &Container, plan: &mut Plan) {
     let failure = view.memory.container(&container.name).and_then(|memory| memory.failure.as_ref());
     if let Some(failure) = failure {
-        plan.waiting.insert(container.name.clone(), failed(view, container, failure, plan.wake.as_mut()));
+        plan.waiting.insert(container.name.clone(), failed(view, container, failure));
         if failure.retry_at > view.now {
             plan.wake_at(failure.retry_at);
             if failure.reason == "ErrImagePull" {
@@ -282,7 +281,7 @@ fn start(view: &View<'_>, container: &Container, plan: &mut Plan) {
     }
 }
 
-fn failed(view: &View<'_>, container: &Container, failure: &Failure, _: Option<&mut Timestamp>) -> Waiting {
+fn failed(view: &View<'_>, container: &Container, failure: &Failure) -> Waiting {
     let age = view.now.duration_since(failure.since);
     if failure.reason == "ErrImagePull" && age >= SHOWN {
         let image = container.image.as_deref().unwrap_or_default();

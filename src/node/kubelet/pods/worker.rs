@@ -35,7 +35,7 @@ use crate::node::shim::{SandboxNetwork, SandboxStatus};
 const REFRESH: Duration = Duration::from_secs(60);
 /// Upstream gives every container at least this long to end.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
-/// Container ids are told to `Killing` once; this many last words are read.
+/// This much of a termination message is read.
 const MESSAGE_BYTES: usize = 4096;
 
 pub struct Worker {
@@ -218,7 +218,7 @@ impl Worker {
     ) -> Result<(), (Option<&'static str>, String)> {
         self.core.services.ready().await;
         let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
-        let known = sandboxes.last().and_then(|sandbox| address(sandbox));
+        let known = sandboxes.last().and_then(address);
         let address = match (host_network, known) {
             (true, _) => None,
             (false, Some(known)) if attempt.is_none() => Some(known),

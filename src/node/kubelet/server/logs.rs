@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
@@ -20,11 +19,11 @@ use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::unix::AsyncFd;
 
 use super::Kubelet;
 use super::tail::{Wanted, render, tail_start};
 use crate::node::shim::ContainerPhase;
+use crate::sys::ready::Readable;
 
 /// How much is read and sent at once.
 const CHUNK: usize = 32 * 1024;
@@ -191,14 +190,15 @@ struct Follower {
     /// An unfinished line.
     rest: Vec<u8>,
     left: Option<u64>,
-    changes: Option<AsyncFd<Changes>>,
+    /// Nothing where the machine has no inotify instance left: then it is looked at every so often.
+    changes: Option<Changes>,
 }
 
 impl Follower {
     fn open(me: &Kubelet, uid: &str, id: &str, options: Options) -> io::Result<Self> {
         let path = log_path(me, uid, id).ok_or(io::ErrorKind::NotFound)?;
         let mut file = File::open(&path)?;
-        let changes = if options.follow { Some(AsyncFd::new(Changes::of(&path)?)?) } else { None };
+        let changes = options.follow.then(|| Changes::of(&path).ok()).flatten();
         let start = match options.tail {
             Some(lines) => tail_start(&mut file, lines)?,
             None => 0,
@@ -259,12 +259,7 @@ impl Follower {
         let changed = async {
             match &self.changes {
                 None => std::future::pending().await,
-                Some(changes) => {
-                    if let Ok(mut ready) = changes.readable().await {
-                        changes.get_ref().drain();
-                        ready.clear_ready();
-                    }
-                }
+                Some(changes) => changes.wait().await,
             }
         };
         tokio::select! {
@@ -281,24 +276,23 @@ fn log_path(me: &Kubelet, uid: &str, id: &str) -> Option<PathBuf> {
 }
 
 /// Tells that a file was written to.
-struct Changes(Inotify);
+struct Changes {
+    ready: Readable,
+    inotify: Inotify,
+}
 
 impl Changes {
     fn of(path: &FilePath) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
-        Ok(Self(inotify))
+        Ok(Self { ready: Readable::of(&inotify)?, inotify })
     }
 
-    fn drain(&self) {
-        // What happened does not matter, only that something did.
-        while self.0.read_events().is_ok_and(|events| !events.is_empty()) {}
-    }
-}
-
-impl AsRawFd for Changes {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
+    /// Returns when something has happened; what it was does not matter.
+    async fn wait(&self) {
+        if self.ready.until(|| self.inotify.read_events().map_err(io::Error::from)).await.is_err() {
+            tokio::time::sleep(ASK).await;
+        }
     }
 }
 
