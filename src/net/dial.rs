@@ -47,9 +47,6 @@ pub enum DialError {
     HandshakeTimeout,
     #[error("{0:?} is no name a certificate could have")]
     Name(String),
-    /// A tunnel's own refusal.
-    #[error("{0}")]
-    Tunnel(String),
 }
 
 /// Straight through this network namespace.

@@ -148,7 +148,7 @@ pub(super) fn chain_text(error: &Error, facts: &Facts, names: &[String]) -> Stri
         }
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             let mut text = "x509: certificate signed by unknown authority".to_owned();
-            if names.iter().any(|name| *name == facts.issuer_cn) {
+            if names.contains(&facts.issuer_cn) {
                 text += &format!(
                     " (possibly because of \"x509: ECDSA verification failure\" while trying to verify \
                      candidate authority certificate {:?})",

@@ -10,11 +10,11 @@ mod listen;
 mod serve;
 mod tls;
 
-pub use dial::{BoxStream, Dial, DialError, Dialing, Direct, TlsDialer};
-pub use go_text::{go_text, io_text, tls_text};
-pub use listen::{bind, inherit, tune};
+pub use dial::{BoxStream, Dial, DialError, Direct, TlsDialer};
+pub use go_text::go_text;
+pub use listen::{bind, inherit};
 pub use serve::{Peer, Server};
-pub use tls::{Identity, Protocols, ServingCert, Verify, client_config, client_config_with};
+pub use tls::{Identity, Protocols, ServingCert, Verify, client_config};
 
 /// What can go wrong before a connection exists.
 #[derive(Debug, thiserror::Error)]

@@ -41,7 +41,6 @@ const PLAIN_HTTP: &[u8] =
 /// Who is at the other end of a connection; an extension of every request.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    pub address: SocketAddr,
     /// What the client sent in the handshake, leaf first; nothing here is verified but that it holds the key.
     pub certificates: Arc<[CertificateDer<'static>]>,
     /// Which of the role's listeners took the connection.
@@ -131,7 +130,6 @@ impl Server {
         let session = tls.get_ref().1;
         let h2 = session.alpn_protocol() == Some(b"h2");
         let peer = Peer {
-            address,
             certificates: session.peer_certificates().unwrap_or_default().iter().cloned().collect(),
             listener: self.listener,
         };

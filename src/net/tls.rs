@@ -82,15 +82,6 @@ pub fn client_config(
         Verify::Bundle(pem) => Arc::new(GoOrder::new(pem, algorithms)?),
         Verify::Unverified => Arc::new(AcceptAnyServer(algorithms)),
     };
-    client_config_with(verifier, identity, protocols)
-}
-
-/// The same with a verifier of the caller's (one that remembers what it saw, for evidence).
-pub fn client_config_with(
-    verifier: Arc<dyn ServerCertVerifier>,
-    identity: Option<&Identity>,
-    protocols: Protocols,
-) -> Result<Arc<ClientConfig>, NetError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .dangerous()

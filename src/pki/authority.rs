@@ -31,7 +31,6 @@ pub struct Issued {
 pub enum Usage {
     Server,
     Client,
-    Both,
 }
 
 /// A leaf certificate to be issued. An empty `cn` or list leaves that part out.
@@ -123,7 +122,6 @@ impl Authority {
         params.extended_key_usages = match spec.usage {
             Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
             Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
-            Usage::Both => vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth],
         };
         let start = unix_now().saturating_sub(BACKDATE.as_secs());
         set_validity(&mut params, start, (start + spec.lifetime.as_secs()).min(self.not_after));

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use ring::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::x509::X509Name;
@@ -66,17 +65,6 @@ impl Facts {
         }
         Ok(facts)
     }
-}
-
-/// SHA-256 over a certificate's SubjectPublicKeyInfo: what `--discovery-token-ca-cert-hash` pins.
-pub fn spki_sha256(cert_pem: &[u8]) -> Result<[u8; 32], PkiError> {
-    let certs = certificates(cert_pem)?;
-    let der = certs.first().ok_or(PkiError::Pem("certificate"))?;
-    let (_, cert) =
-        x509_parser::parse_x509_certificate(der).map_err(|error| PkiError::Certificate(error.to_string()))?;
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, cert.public_key().raw).as_ref());
-    Ok(hash)
 }
 
 /// Common name and organizations of a subject.

@@ -11,12 +11,12 @@ mod pem;
 mod token;
 mod verify;
 
-pub use authority::{Authority, Issued, LeafSpec, Usage, self_signed_serving};
+pub use authority::{Authority, Issued, LeafSpec, self_signed_serving};
 pub use csr::{Request, request, request_with_key};
-pub use inspect::{Facts, spki_sha256};
+pub use inspect::Facts;
 pub use pem::{certificates, private_key};
 pub use token::{SigningKey, VerifyingKey, claims_unverified};
-pub use verify::{ClientRoots, Subject};
+pub use verify::ClientRoots;
 
 /// What can go wrong with names, keys and certificates.
 #[derive(Debug, thiserror::Error)]

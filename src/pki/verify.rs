@@ -25,8 +25,11 @@ pub struct Subject {
 pub struct ClientRoots {
     verifier: Arc<dyn ClientCertVerifier>,
     /// Leaves already checked, with their end: a connection's certificate is the same at each request.
-    known: Mutex<HashMap<Vec<u8>, (u64, Arc<Subject>)>>,
+    known: Mutex<Known>,
 }
+
+/// A leaf's bytes; its end in seconds since 1970, and whose it is.
+type Known = HashMap<Vec<u8>, (u64, Arc<Subject>)>;
 
 /// More different clients than a lab has; then the memory starts anew.
 const KNOWN: usize = 512;

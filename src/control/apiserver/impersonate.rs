@@ -26,7 +26,7 @@ pub fn user(authorizer: &Authorizer, own: UserInfo, headers: &HeaderMap) -> Resu
         let info = RequestInfo { verb: "impersonate".into(), path: String::new(), resource: Some(wanted) };
         match authorizer.authorize(&own, &info) {
             Decision::Allow { .. } => {}
-            Decision::NoOpinion { reason } | Decision::Deny { reason } => {
+            Decision::NoOpinion { reason } => {
                 return Err(authz::forbidden(&own, &info, &reason));
             }
         }

@@ -36,7 +36,9 @@ pub struct Attributes {
     pub user: UserInfo,
     pub operation: Operation,
     pub group: String,
+    #[expect(dead_code, reason = "admission webhooks and policies read it, which come later")]
     pub version: String,
+    #[expect(dead_code, reason = "admission webhooks and policies read it, which come later")]
     pub kind: String,
     pub resource: String,
     pub subresource: String,
@@ -46,6 +48,7 @@ pub struct Attributes {
     pub object: Option<Value>,
     /// What is stored now; none for a creation.
     pub old: Option<Value>,
+    #[expect(dead_code, reason = "admission webhooks and policies read it, which come later")]
     pub dry_run: bool,
 }
 

@@ -178,7 +178,7 @@ fn account_user(namespace: &str, account: &str, uid: &str) -> UserInfo {
 }
 
 /// What a bound token tells beside the account: credential id, pod and node.
-pub fn bound_extra(own: &Value, jti: &str) -> BTreeMap<String, Vec<String>> {
+fn bound_extra(own: &Value, jti: &str) -> BTreeMap<String, Vec<String>> {
     let mut extra = BTreeMap::new();
     if !jti.is_empty() {
         extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("JTI={jti}")]);

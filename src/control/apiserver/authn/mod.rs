@@ -17,7 +17,7 @@ use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
 use tracing::info;
 
-pub use accounts::{ServiceAccounts, bound_extra};
+pub use accounts::ServiceAccounts;
 pub use flags::{AuthnError, AuthnFlags};
 
 use super::user::UserInfo;

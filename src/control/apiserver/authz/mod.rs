@@ -25,7 +25,6 @@ pub const MASTERS: &str = "system:masters";
 pub enum Decision {
     Allow { reason: Arc<str> },
     NoOpinion { reason: String },
-    Deny { reason: String },
 }
 
 impl Decision {

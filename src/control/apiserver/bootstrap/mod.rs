@@ -335,7 +335,9 @@ mod tests {
         let (view, edit, admin) = (rules("view"), rules("edit"), rules("admin"));
         assert!(cover(&[Arc::new(edit.clone())], &view) && cover(&[Arc::new(admin)], &edit));
         let secrets = Rule::resources(&["get"], &[""], &["secrets"]);
-        assert!(!cover(&[Arc::new(view)], &[secrets.clone()]) && cover(&[Arc::new(edit)], &[secrets]));
+        assert!(
+            !cover(&[Arc::new(view)], std::slice::from_ref(&secrets)) && cover(&[Arc::new(edit)], &[secrets])
+        );
     }
 
     #[test]

@@ -52,10 +52,6 @@ pub(super) fn status(authorizer: &Authorizer, kind: &str, review: &Value, user: 
             reason.to_string()
         }
         Decision::NoOpinion { reason } => reason,
-        Decision::Deny { reason } => {
-            status["denied"] = json!(true);
-            reason
-        }
     };
     if !reason.is_empty() {
         status["reason"] = json!(reason);
