@@ -3,7 +3,7 @@
 //! Only what a router and a service proxy need: base and plain chains, verdict maps, and rules made of a
 //! dozen expressions. A [`Batch`] is sent as one message, so the kernel takes all of it or nothing, and
 //! packets never see a half-written table. No `nft` binary is needed; one that is there lists these
-//! tables like its own, comments included.
+//! tables like its own.
 
 mod rule;
 mod wire;
@@ -32,7 +32,6 @@ pub enum NftError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Family {
-    Inet = 1,
     Ip = 2,
 }
 
@@ -40,7 +39,6 @@ pub enum Family {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
     Prerouting = 0,
-    Input = 1,
     Forward = 2,
     Output = 3,
     Postrouting = 4,
@@ -51,12 +49,10 @@ pub enum Hook {
 pub enum ChainKind {
     Filter,
     Nat,
-    Route,
 }
 
 /// netfilter's usual places in a hook.
 pub mod priority {
-    pub const MANGLE: i32 = -150;
     pub const DSTNAT: i32 = -100;
     pub const FILTER: i32 = 0;
     pub const SRCNAT: i32 = 100;
@@ -134,7 +130,6 @@ impl Batch {
                 match kind {
                     ChainKind::Filter => "filter",
                     ChainKind::Nat => "nat",
-                    ChainKind::Route => "route",
                 },
             );
         });

@@ -18,8 +18,6 @@ pub enum Protocol {
 /// Where a packet goes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    Accept,
-    Drop,
     Return,
     Jump(String),
     Goto(String),
@@ -28,8 +26,6 @@ pub enum Verdict {
 impl Verdict {
     pub(super) fn write(&self, data: &mut Attributes) {
         let (code, chain) = match self {
-            Self::Drop => (0, None),
-            Self::Accept => (1, None),
             Self::Jump(chain) => (-3, Some(chain)),
             Self::Goto(chain) => (-4, Some(chain)),
             Self::Return => (-5i32, None),
@@ -56,8 +52,6 @@ const SOURCE: u32 = 12;
 const DESTINATION: u32 = 16;
 const DESTINATION_PORT: u32 = 2;
 const META_MARK: u32 = 3;
-const META_INPUT_NAME: u32 = 6;
-const META_OUTPUT_NAME: u32 = 7;
 const META_PROTOCOL: u32 = 16;
 const CT_NEW: u32 = 8;
 const FULLY_RANDOM: u32 = 1 << 4;
@@ -66,18 +60,11 @@ const FULLY_RANDOM: u32 = 1 << 4;
 #[derive(Default)]
 pub struct Rule {
     expressions: Attributes,
-    comment: Option<String>,
 }
 
 impl Rule {
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// `comment "…"`, shown by `nft list`.
-    pub fn comment(mut self, text: &str) -> Self {
-        self.comment = Some(text.chars().take(120).collect());
-        self
     }
 
     /// `ip saddr NET`.
@@ -107,16 +94,6 @@ impl Rule {
             EQUAL,
             &port.to_be_bytes(),
         )
-    }
-
-    /// `iifname NAME`.
-    pub fn input_interface(self, name: &str) -> Self {
-        self.meta(META_INPUT_NAME, REGISTER_1).compare(REGISTER_1, EQUAL, &interface(name))
-    }
-
-    /// `oifname NAME`.
-    pub fn output_interface(self, name: &str) -> Self {
-        self.meta(META_OUTPUT_NAME, REGISTER_1).compare(REGISTER_1, EQUAL, &interface(name))
     }
 
     /// `ct state new`.
@@ -176,14 +153,6 @@ impl Rule {
         self.verdict(&Verdict::Jump(chain.to_owned()))
     }
 
-    /// `counter`.
-    pub fn counter(self) -> Self {
-        self.expression("counter", |counter| {
-            counter.bytes(1, &[0; 8]);
-            counter.bytes(2, &[0; 8]);
-        })
-    }
-
     /// `dnat to ADDRESS:PORT`.
     pub fn dnat(self, address: Ipv4Addr, port: u16) -> Self {
         self.load(REGISTER_1, &address.octets()).load(REGISTER_2, &port.to_be_bytes()).expression(
@@ -211,12 +180,6 @@ impl Rule {
         self.expression("masq", |masquerade| masquerade.number(1, FULLY_RANDOM))
     }
 
-    /// `redirect to :PORT`.
-    pub fn redirect(self, port: u16) -> Self {
-        self.load(REGISTER_1, &port.to_be_bytes())
-            .expression("redir", |redirect| redirect.number(1, REGISTER_1))
-    }
-
     /// `reject`: the sender reads "connection refused".
     pub fn reject(self) -> Self {
         self.expression("reject", |reject| {
@@ -227,13 +190,6 @@ impl Rule {
 
     pub(super) fn write(&self, attributes: &mut Attributes) {
         attributes.nested(4, |list| list.append(&self.expressions));
-        if let Some(comment) = &self.comment {
-            // Type 0, length, zero-terminated text: what libnftnl keeps a comment in.
-            let mut data = vec![0, comment.len() as u8 + 1];
-            data.extend_from_slice(comment.as_bytes());
-            data.push(0);
-            attributes.bytes(7, &data);
-        }
     }
 
     fn expression(mut self, name: &str, fill: impl FnOnce(&mut Attributes)) -> Self {
@@ -320,13 +276,4 @@ impl Rule {
             }
         })
     }
-}
-
-/// An interface's name as the kernel compares it: sixteen bytes, padded.
-fn interface(name: &str) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    for (to, from) in bytes.iter_mut().zip(name.bytes().take(15)) {
-        *to = from;
-    }
-    bytes
 }

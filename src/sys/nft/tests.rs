@@ -63,11 +63,11 @@ fn proxy(backends: &[u16]) -> Batch {
         batch.chain(chain);
         batch.rule(
             chain,
-            &Rule::new().protocol(Protocol::Tcp).dnat(Ipv4Addr::LOCALHOST, *port).comment("one"),
+            &Rule::new().protocol(Protocol::Tcp).dnat(Ipv4Addr::LOCALHOST, *port),
         );
     }
     batch.balance("service", &chains);
-    batch.rule("refuse", &Rule::new().counter().reject());
+    batch.rule("refuse", &Rule::new().reject());
     batch.service_map("service-ips", &[(service([127, 0, 0, 2], 443), Verdict::Goto("service".into()))]);
     batch.service_map("no-endpoints", &[(service([127, 0, 0, 3], 443), Verdict::Goto("refuse".into()))]);
     batch.base_chain("nat-output", ChainKind::Nat, Hook::Output, priority::DSTNAT);
@@ -108,7 +108,7 @@ fn a_table_balances_refuses_and_is_replaced_in_one_step() {
     assert!((0..32).all(|_| ask() == "a"), "the replaced table has one backend");
 
     let mut broken = proxy(&ports[1..]);
-    broken.rule("nosuch", &Rule::new().counter());
+    broken.rule("nosuch", &Rule::new().reject());
     let error = broken.commit().unwrap_err();
     assert_eq!(error.to_string(), "nftables: add rule to nosuch in table kube-proxy");
     assert!((0..32).all(|_| ask() == "a"), "a refused transaction changes nothing");
@@ -132,10 +132,9 @@ fn every_expression_is_taken_by_the_kernel() {
     batch.rule("mark", &Rule::new().mark_or(0x4000));
     batch.rule("post", &Rule::new().mark_clear(0x4000).verdict(&Verdict::Return));
     batch.rule("post", &Rule::new().mark_xor(0x4000).masquerade());
-    batch.rule("post", &Rule::new().source(pods).output_interface("eth0").snat([192, 0, 2, 1].into()));
+    batch.rule("post", &Rule::new().source(pods).snat([192, 0, 2, 1].into()));
     batch.rule("pre", &Rule::new().source_outside(pods).destination_port(Protocol::Tcp, 6443).jump("mark"));
     batch
-        .rule("pre", &Rule::new().input_interface("eth0").destination_port(Protocol::Udp, 53).redirect(5353));
-    batch.rule("fwd", &Rule::new().destination(pods).new_connection().counter().verdict(&Verdict::Drop));
+    batch.rule("fwd", &Rule::new().destination(pods).new_connection().reject());
     batch.commit().unwrap();
 }
