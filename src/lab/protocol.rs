@@ -245,9 +245,4 @@ impl Control {
             _ => Err(ProtocolError::Ended),
         }
     }
-
-    /// Waits until the lab is gone; its replies meanwhile are dropped.
-    pub fn wait_for_end(&self) {
-        while let Ok(Some(_)) = self.socket.receive() {}
-    }
 }

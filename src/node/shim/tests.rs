@@ -174,8 +174,8 @@ fn printed(status: &ContainerStatus) -> String {
 }
 
 fn veths() -> usize {
-    let links = Netlink::open().unwrap().links().unwrap();
-    links.iter().filter(|link| link.name.starts_with("veth")).count()
+    let links = nix::net::if_::if_nameindex().unwrap();
+    links.iter().filter(|link| link.name().to_bytes().starts_with(b"veth")).count()
 }
 
 fn eventually_now(what: &str, check: impl Fn() -> bool) {
