@@ -16,8 +16,8 @@ use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitStatus, waitpid};
 
 use super::idmap::IdMap;
-use super::plan::{HostKind, Plan, plan};
 use super::paths::Profile;
+use super::plan::{HostKind, Plan, plan};
 use super::spec::Spec;
 use super::topology::{self, Attachment};
 use crate::net::{Identity, Protocols, ServingCert, Verify, client_config};

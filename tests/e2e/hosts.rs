@@ -86,7 +86,10 @@ fn crossed(lab: &Lab) -> u64 {
 #[test]
 fn every_packet_between_control_and_nodes_crosses_wire_and_none_leaves_the_lab() {
     let lab = Lab::up();
-    lab.run("talk", "yes 01234567890123456789012345678901234567890123456789012345678 | head -n 50000; sleep infinity");
+    lab.run(
+        "talk",
+        "yes 01234567890123456789012345678901234567890123456789012345678 | head -n 50000; sleep infinity",
+    );
     let before = crossed(&lab);
     assert_eq!(lab.kubectl(&["logs", "talk"]).ok().len(), 3_000_000);
     let packets = crossed(&lab) - before;

@@ -48,11 +48,16 @@ pub async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Response {
         call.body = read_body(incoming).await?;
         route(&call).await
     };
-    match outcome.await {
+    let mut response = match outcome.await {
         Ok(response) if pretty => respond::pretty(response).await,
         Ok(response) => response,
         Err(status) => respond::failure(&status),
+    };
+    if call.method == http::Method::HEAD {
+        // Over HTTP/2 hyper would send it.
+        *response.body_mut() = axum::body::Body::empty();
     }
+    response
 }
 
 fn authenticate(api: &Api, peer: Option<&Peer>, headers: &HeaderMap, info: &RequestInfo) -> Result<UserInfo> {

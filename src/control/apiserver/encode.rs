@@ -44,7 +44,9 @@ pub fn draft(object: &Value) -> Draft {
 /// Takes out nulls, which mean the same as nothing; a revision's data is somebody else's document.
 pub fn prune(object: &mut Value) {
     let data = match &mut *object {
-        Value::Object(fields) if fields.get("kind").is_some_and(|kind| kind == "ControllerRevision") => fields.remove("data"),
+        Value::Object(fields) if fields.get("kind").is_some_and(|kind| kind == "ControllerRevision") => {
+            fields.remove("data")
+        }
         _ => None,
     };
     prune_all(object);

@@ -40,7 +40,8 @@ fn named(headers: &HeaderMap) -> UserInfo {
         headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
     };
     let first = |name: &str| texts(name).into_iter().next().unwrap_or_default();
-    let extra = headers.keys().filter_map(|header| Some((header.as_str(), header.as_str().strip_prefix(EXTRA)?)));
+    let extra =
+        headers.keys().filter_map(|header| Some((header.as_str(), header.as_str().strip_prefix(EXTRA)?)));
     UserInfo {
         name: first("impersonate-user"),
         uid: first("impersonate-uid"),

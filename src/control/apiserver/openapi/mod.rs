@@ -3,6 +3,7 @@
 //! Stands for `k8s.io/kube-openapi`. The schemas are those of the typed API crate under upstream's names,
 //! one document a group and version, made when first asked for and kept compressed.
 
+mod enums;
 mod paths;
 mod schemas;
 mod v2;

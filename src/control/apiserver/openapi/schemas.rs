@@ -44,6 +44,7 @@ pub fn of(rows: &[&Resource]) -> (Value, Vec<Names>) {
             all.insert(names.list.clone(), list(row, &names.object));
         }
     }
+    super::enums::add(&mut all);
     for of in merge_keys::TYPES {
         if let Some(own) = all.get_mut(&format!("io.k8s.{}", of.definition)) {
             merging(own, of.fields);

@@ -77,3 +77,14 @@ fn the_second_version_is_one_document_of_the_same() {
         "#/definitions/io.k8s.api.core.v1.PodSpec"
     );
 }
+
+#[test]
+fn enums_are_of_fields_that_exist() {
+    let documents: Vec<Value> = v3().keys().map(|path| parsed(path)).collect();
+    for (definition, field) in enums::names() {
+        let known = |document: &Value| {
+            document["components"]["schemas"][&definition]["properties"][field]["enum"].is_array()
+        };
+        assert!(documents.iter().any(known), "{definition} {field}");
+    }
+}

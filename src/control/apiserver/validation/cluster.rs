@@ -116,7 +116,7 @@ pub fn priority_class(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     if let Some(old) = old {
         for field in ["value", "preemptionPolicy"] {
             if object[field] != old[field] {
-                causes.push(Cause::forbidden(field, &format!("may not be changed in an update.")));
+                causes.push(Cause::forbidden(field, "may not be changed in an update."));
             }
         }
     }

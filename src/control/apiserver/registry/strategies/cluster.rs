@@ -1,6 +1,6 @@
 //! Namespaces, Nodes, Events, Leases, CertificateSigningRequests, PriorityClasses.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::Strategy;
 use super::edit::{copy, default, existing, map, set};

@@ -20,9 +20,6 @@ use super::Strategy;
 use crate::control::apiserver::table::plain;
 use crate::control::apiserver::validation::metadata;
 
-pub use pod_defaults::resources as canonical_resources;
-pub use qos::class as qos_class;
-
 /// The strategy of a resource.
 pub fn of(group: &str, plural: &str) -> &'static Strategy {
     match (group, plural) {

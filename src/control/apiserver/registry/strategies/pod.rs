@@ -1,6 +1,6 @@
 //! Pods.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::Strategy;
 use super::edit::{self, copy, set};

@@ -102,10 +102,8 @@ fn probe(probe: &mut Value) {
     default_zero(probe, "successThreshold", 1);
     default_zero(probe, "failureThreshold", 3);
     existing(probe, "httpGet").into_iter().for_each(http_get);
-    if let Some(grpc) = existing(probe, "grpc") {
-        if grpc["service"].is_null() {
-            set(grpc, "service", json!(""));
-        }
+    if let Some(grpc) = existing(probe, "grpc").filter(|grpc| grpc["service"].is_null()) {
+        set(grpc, "service", json!(""));
     }
 }
 
@@ -131,10 +129,8 @@ fn volume(volume: &mut Value) {
             }
         }
     }
-    if let Some(path) = existing(volume, "hostPath") {
-        if path["type"].is_null() {
-            set(path, "type", json!(""));
-        }
+    if let Some(path) = existing(volume, "hostPath").filter(|path| path["type"].is_null()) {
+        set(path, "type", json!(""));
     }
 }
 

@@ -81,7 +81,7 @@ fn an_update_keeps_the_status_and_counts_changes_of_the_spec() {
 
 #[test]
 fn qos_follows_requests_and_limits() {
-    let class = |resources: Value| qos_class(&json!({"spec": {"containers": [{"resources": resources}]}}));
+    let class = |resources: Value| qos::class(&json!({"spec": {"containers": [{"resources": resources}]}}));
     assert_eq!(class(json!({})), "BestEffort");
     assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
     let both = json!({"cpu": "1", "memory": "1Gi"});
