@@ -50,6 +50,24 @@ struct Which {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    OfLab(LabCommand),
+    /// Show versions
+    Version(version::Version),
+    /// Print a completion script for a shell
+    Completion(version::Completion),
+    #[command(hide = true)]
+    DoctorProbe(doctor::Probe),
+    #[command(hide = true, name = crate::lab::removal::WORD)]
+    RemoveTree(down::RemoveTree),
+    /// Measure what the machine takes at least, for `just bench`
+    #[command(hide = true)]
+    BenchFloor,
+}
+
+/// The commands about one lab.
+#[derive(Subcommand)]
+enum LabCommand {
     /// Start the lab, making it when there is none
     Up(up::Up),
     /// Stop the lab and keep its data
@@ -81,17 +99,6 @@ enum Command {
     Certs(certs::Certs),
     /// List the paths between control plane and nodes and how they are set
     Paths(paths::Paths),
-    /// Show versions
-    Version(version::Version),
-    /// Print a completion script for a shell
-    Completion(version::Completion),
-    /// Measure what the machine takes at least, for `just bench`
-    #[command(hide = true)]
-    BenchFloor,
-    #[command(hide = true)]
-    DoctorProbe(doctor::Probe),
-    #[command(hide = true, name = crate::lab::removal::WORD)]
-    RemoveTree(down::RemoveTree),
 }
 
 /// How a listing is printed.
@@ -192,7 +199,18 @@ pub fn run() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)));
         }
     };
-    let outcome = cli.which.lab().and_then(|lab| dispatch(cli.command, &lab));
+    let outcome = match cli.command {
+        // What needs no lab must not fail for want of a home.
+        Command::Version(version) => version.run(),
+        Command::Completion(completion) => completion.run(),
+        Command::DoctorProbe(probe) => probe.run(),
+        Command::RemoveTree(tree) => tree.run(),
+        Command::BenchFloor => {
+            println!("{}", crate::lab::floor::measure()?.as_nanos());
+            Ok(Answer::Done)
+        }
+        Command::OfLab(command) => cli.which.lab().and_then(|lab| dispatch(command, &lab)),
+    };
     let answer = outcome.unwrap_or_else(|trouble| {
         trouble.print();
         trouble.answer
@@ -210,31 +228,23 @@ impl Which {
     }
 }
 
-fn dispatch(command: Command, lab: &LabDir) -> Outcome {
+fn dispatch(command: LabCommand, lab: &LabDir) -> Outcome {
     match command {
-        Command::Up(up) => up.run(lab),
-        Command::Down(down) => down.run(lab),
-        Command::Delete(delete) => delete.run(lab),
-        Command::Status(status) => status.run(lab),
-        Command::Doctor(doctor) => doctor.run(lab),
-        Command::Kubectl(kubectl) => kubectl.run(lab),
-        Command::Kubeconfig(kubeconfig) => kubeconfig.run(lab),
-        Command::Restart(restart) => restart.run(lab),
-        Command::Stop(stop) => stop.run(lab),
-        Command::Start(start) => start.run(lab),
-        Command::Shell(shell) => shell.run(lab),
-        Command::Exec(exec) => exec.run(lab),
-        Command::Logs(logs) => logs.run(lab),
-        Command::Certs(certs) => certs.run(lab),
-        Command::Paths(paths) => paths.run(lab),
-        Command::Version(version) => version.run(),
-        Command::Completion(completion) => completion.run(),
-        Command::BenchFloor => {
-            println!("{}", crate::lab::floor::measure()?.as_nanos());
-            Ok(Answer::Done)
-        }
-        Command::DoctorProbe(probe) => probe.run(),
-        Command::RemoveTree(tree) => tree.run(),
+        LabCommand::Up(up) => up.run(lab),
+        LabCommand::Down(down) => down.run(lab),
+        LabCommand::Delete(delete) => delete.run(lab),
+        LabCommand::Status(status) => status.run(lab),
+        LabCommand::Doctor(doctor) => doctor.run(lab),
+        LabCommand::Kubectl(kubectl) => kubectl.run(lab),
+        LabCommand::Kubeconfig(kubeconfig) => kubeconfig.run(lab),
+        LabCommand::Restart(restart) => restart.run(lab),
+        LabCommand::Stop(stop) => stop.run(lab),
+        LabCommand::Start(start) => start.run(lab),
+        LabCommand::Shell(shell) => shell.run(lab),
+        LabCommand::Exec(exec) => exec.run(lab),
+        LabCommand::Logs(logs) => logs.run(lab),
+        LabCommand::Certs(certs) => certs.run(lab),
+        LabCommand::Paths(paths) => paths.run(lab),
     }
 }
 
@@ -264,7 +274,9 @@ mod tests {
     #[test]
     fn kubectls_arguments_are_passed_on_as_they_are() {
         let cli = Cli::try_parse_from(["minilab", "--lab", "x", "kubectl", "get", "-o", "json", "--help"]);
-        let Ok(Cli { command: Command::Kubectl(kubectl), which }) = cli else { panic!("it is kubectl") };
+        let Ok(Cli { command: Command::OfLab(LabCommand::Kubectl(kubectl)), which }) = cli else {
+            panic!("it is kubectl")
+        };
         assert_eq!(
             (which.lab.as_str(), kubectl.arguments()),
             ("x", &["get", "-o", "json", "--help"].map(String::from)[..])
