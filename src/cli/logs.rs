@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Answer, Outcome, Trouble, roles};
-use crate::lab::plan::Plan;
+use crate::lab::plan::RolePlan;
 use crate::lab::state::LabDir;
 
 #[derive(Args)]
@@ -55,28 +55,12 @@ impl Logs {
     }
 
     fn chosen(&self, lab: &LabDir) -> Result<Vec<Log>, Trouble> {
-        let plan: Plan = serde_json::from_slice(&std::fs::read(lab.plan_file())?)?;
-        let (name, host) = roles::parse(&self.role);
-        let meant = |role: &&crate::lab::plan::RolePlan| {
-            role.name == name && host.as_ref().is_none_or(|host| *host == role.host)
+        let log = |role: RolePlan| Log {
+            title: format!("{}@{}", role.name, role.host),
+            path: lab.log(&role.name, &role.host),
+            open: None,
         };
-        let logs: Vec<Log> = plan
-            .roles()
-            .filter(meant)
-            .map(|role| Log {
-                title: format!("{}@{}", role.name, role.host),
-                path: lab.log(&role.name, &role.host),
-                open: None,
-            })
-            .collect();
-        if !logs.is_empty() {
-            return Ok(logs);
-        }
-        let mut there: Vec<String> =
-            plan.roles().map(|role| format!("{}@{}", role.name, role.host)).collect();
-        there.sort();
-        let what = format!("there is no role {}", self.role);
-        Err(Trouble::new(Answer::Usage, what, format!("one of {}", there.join(", "))))
+        Ok(roles::named(lab, &self.role)?.into_iter().map(log).collect())
     }
 }
 

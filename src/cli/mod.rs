@@ -7,6 +7,7 @@ mod certs;
 mod doctor;
 mod down;
 mod exec;
+mod explain;
 mod kubeconfig;
 mod kubectl;
 mod logs;
@@ -99,6 +100,8 @@ enum LabCommand {
     Certs(certs::Certs),
     /// List the paths between control plane and nodes and how they are set
     Paths(paths::Paths),
+    /// Explain a path: what each setting means, who attacks it from where, how one tells
+    Explain(explain::Explain),
 }
 
 /// How a listing is printed.
@@ -245,6 +248,7 @@ fn dispatch(command: LabCommand, lab: &LabDir) -> Outcome {
         LabCommand::Logs(logs) => logs.run(lab),
         LabCommand::Certs(certs) => certs.run(lab),
         LabCommand::Paths(paths) => paths.run(lab),
+        LabCommand::Explain(explain) => explain.run(lab),
     }
 }
 

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Answer, Outcome, Output, Trouble};
+use crate::lab::plan::{Plan, RolePlan};
 use crate::lab::protocol::{Control, Reply, Request};
 use crate::lab::state::LabDir;
 
@@ -55,8 +56,22 @@ impl Start {
     }
 }
 
+/// The roles a word means; a word that means none is told which there are.
+pub fn named(lab: &LabDir, word: &str) -> Result<Vec<RolePlan>, Trouble> {
+    let plan: Plan = serde_json::from_slice(&std::fs::read(lab.plan_file())?)?;
+    let (name, host) = parse(word);
+    let meant = |role: &&RolePlan| role.name == name && host.as_ref().is_none_or(|host| *host == role.host);
+    let found: Vec<RolePlan> = plan.roles().filter(meant).cloned().collect();
+    if found.is_empty() {
+        let there: Vec<String> = plan.roles().map(|role| format!("{}@{}", role.name, role.host)).collect();
+        let remedy = format!("one of {}", there.join(", "));
+        return Err(Trouble::new(Answer::Usage, format_args!("there is no role {word}"), remedy));
+    }
+    Ok(found)
+}
+
 /// `kubelet@node-1` as a role and perhaps a host.
-pub fn parse(word: &str) -> (String, Option<String>) {
+fn parse(word: &str) -> (String, Option<String>) {
     match word.split_once('@') {
         Some((role, host)) => (role.to_owned(), Some(host.to_owned())),
         None => (word.to_owned(), None),
@@ -69,6 +84,7 @@ impl Which {
             return Err(Trouble::not_running(lab));
         }
         let (role, host) = parse(&self.role);
+        named(lab, &self.role)?;
         let began = Instant::now();
         match Control::connect(lab)?.ask(&request(role, host))? {
             Reply::Failed { error } => Err(anyhow::anyhow!(error).into()),

@@ -86,7 +86,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 fn keep(args: &Args, launch: &PacketSocket) -> Result<(), Failure> {
     let meta = fs::metadata(&args.state).with_context(|| format!("read {}", args.state.display()))?;
-    let owner = Owner { uid: meta.uid().into(), gid: meta.gid().into(), home: None, through_sudo: false };
+    let through_sudo = nix::unistd::geteuid().is_root() && meta.uid() != 0;
+    let owner = Owner { uid: meta.uid().into(), gid: meta.gid().into(), home: None, through_sudo };
     let lab = LabDir { name: args.lab.clone(), owner, state: args.state.clone() };
     let lock = lab.hold()?.with_context(|| format!("lab {} is already running", lab.name))?;
     let listener = listen(args)?;

@@ -31,8 +31,6 @@ pub enum StateError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot remove {path}")]
-    Remove { path: PathBuf, source: io::Error },
 }
 
 /// The user a lab belongs to: under sudo, who called it.

@@ -261,7 +261,7 @@ mod tests {
 
     fn objects(token: &str) -> Result<Vec<Value>, ConfigError> {
         let plan = plan(&Spec::new("one", 1, Profile::Default, 1));
-        let control = plan.host("control").unwrap();
+        let control = plan.hosts.iter().find(|host| host.name == "control").unwrap();
         let file = control.files.iter().find(|file| file.path.to_str() == Some(KUBEADM_CONFIG)).unwrap();
         let Contents::Template(text) = &file.contents else { panic!("it holds the token") };
         let config = Config::from_yaml(&text.replace("${bootstrap-token}", token)).unwrap();

@@ -166,12 +166,6 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Departs from the profile in one setting.
-    pub fn set(mut self, setting: Setting, mode: Mode) -> Self {
-        self.changes.insert(setting, mode);
-        self
-    }
-
     /// The mode of a setting.
     pub fn mode(&self, setting: Setting) -> Mode {
         self.changes.get(&setting).copied().unwrap_or_else(|| in_profile(self.profile, info(setting)))
@@ -189,8 +183,8 @@ impl Settings {
 
     /// The settings chosen away from kubeadm's value whose part is not there yet.
     pub fn unplanned(&self) -> Vec<String> {
-        let waiting = |(path, setting): &(&PathInfo, &SettingInfo)| {
-            !setting.planned && self.mode(setting.id) != setting.real && !path.name.is_empty()
+        let waiting = |(_, setting): &(&PathInfo, &SettingInfo)| {
+            !setting.planned && self.mode(setting.id) != setting.real
         };
         rows().filter(waiting).map(|(path, setting)| format!("{}.{}", path.name, setting.name)).collect()
     }
@@ -231,6 +225,19 @@ impl fmt::Display for Mode {
             Self::Insecure => "insecure",
             Self::Partial => "partial",
             Self::Hardened => "hardened",
+        })
+    }
+}
+
+impl fmt::Display for Stand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wire => "on the wire",
+            Self::Node => "as root on node-1",
+            Self::Pod => "in a pod",
+            Self::User => "as a user with limited RBAC",
+            Self::Leak => "holding a leaked file",
+            Self::Nowhere => "nowhere of its own",
         })
     }
 }

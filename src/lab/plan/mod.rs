@@ -18,10 +18,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use build::{
-    API_PORT, BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_SERVICE, KUBERNETES_VERSION, endpoint, node_name,
-    plan,
-};
+pub use build::{BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_SERVICE, KUBERNETES_VERSION, endpoint, plan};
+#[cfg(test)]
 pub use control::KUBEADM_CONFIG;
 
 /// A whole lab.
@@ -199,11 +197,6 @@ pub enum CommandError {
 }
 
 impl Plan {
-    /// The plan of one host.
-    pub fn host(&self, name: &str) -> Option<&HostPlan> {
-        self.hosts.iter().find(|host| host.name == name)
-    }
-
     /// Every role, host by host.
     pub fn roles(&self) -> impl Iterator<Item = &RolePlan> {
         self.hosts.iter().flat_map(|host| &host.roles)
