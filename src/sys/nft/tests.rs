@@ -134,7 +134,6 @@ fn every_expression_is_taken_by_the_kernel() {
     batch.rule("post", &Rule::new().mark_xor(0x4000).masquerade());
     batch.rule("post", &Rule::new().source(pods).snat([192, 0, 2, 1].into()));
     batch.rule("pre", &Rule::new().source_outside(pods).destination_port(Protocol::Tcp, 6443).jump("mark"));
-    batch
     batch.rule("fwd", &Rule::new().destination(pods).new_connection().reject());
     batch.commit().unwrap();
 }
