@@ -42,7 +42,9 @@ impl Drop for Held {
         if let Some(address) = self.address {
             promised.addresses.remove(&address);
         }
-        self.ports.iter().for_each(|port| drop(promised.ports.remove(port)));
+        for port in &self.ports {
+            promised.ports.remove(port);
+        }
     }
 }
 

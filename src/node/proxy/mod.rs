@@ -71,8 +71,8 @@ async fn proxy(config: Config) -> anyhow::Result<()> {
 
 /// One change to what the rules are made from.
 enum Change {
-    Service(watcher::Event<Service>),
-    Slice(watcher::Event<EndpointSlice>),
+    Service(Box<watcher::Event<Service>>),
+    Slice(Box<watcher::Event<EndpointSlice>>),
 }
 
 /// What the API says now.
@@ -123,18 +123,18 @@ async fn keep_in_step(config: &Config, kube: kube::Client, health: &Health) -> a
         .labels("!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name");
     let services = watcher(Api::<Service>::all(kube.clone()), which.clone())
         .backoff(client::Backoff::default())
-        .map_ok(Change::Service);
+        .map_ok(|event| Change::Service(Box::new(event)));
     let slices = watcher(Api::<EndpointSlice>::all(kube), which)
         .backoff(client::Backoff::default())
-        .map_ok(Change::Slice);
+        .map_ok(|event| Change::Slice(Box::new(event)));
     // What arrives together is written together.
     let mut changes = std::pin::pin!(futures_util::stream::select(services, slices).ready_chunks(256));
     let (mut observed, mut written) = (Observed::default(), None::<Ruleset>);
     while let Some(batch) = changes.next().await {
         for change in batch {
             match change {
-                Ok(Change::Service(event)) => observed.services.apply(event),
-                Ok(Change::Slice(event)) => observed.slices.apply(event),
+                Ok(Change::Service(event)) => observed.services.apply(*event),
+                Ok(Change::Slice(event)) => observed.slices.apply(*event),
                 Err(error) => tracing::warn!(error = %go_text(&error), "the watch was interrupted"),
             }
         }

@@ -61,7 +61,8 @@ impl Edit for Patched<'_> {
 /// A patch that does not speak of the version does not insist on one.
 pub fn insisting(patch: &Patch, mut object: Value, old: &Value) -> Result<Value> {
     let changed = object["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"];
-    if !patch.versioned && !(patch.kind == Kind::Json && changed) {
+    let insists = patch.versioned || (patch.kind == Kind::Json && changed);
+    if !insists {
         super::meta::set(&mut object, "resourceVersion", Value::Null);
     }
     Ok(object)
