@@ -136,9 +136,13 @@ fn end(view: &View<'_>, ending: Ending, plan: &mut Plan) {
     let sidecar = |instance: &Instance<'_>| {
         view.init_containers().iter().any(|init| init.name == instance.container.name && is_sidecar(init))
     };
+    // Sidecars get what the main containers have left of the pod's grace.
+    let left =
+        view.memory.stopping.values().min().map(|until| until.duration_since(view.now).as_secs().max(0));
     let mains_run = running.iter().any(|instance| !sidecar(instance));
     for instance in running.iter().filter(|instance| !mains_run || !sidecar(instance)) {
         let message = format!("Stopping container {}", instance.container.name);
+        let grace = if sidecar(instance) { left.map_or(grace, |left| left.min(grace)) } else { grace };
         stop(view, instance, grace, message, plan);
     }
     if running.is_empty() {
