@@ -44,14 +44,16 @@ impl Logs {
             let text = log.begin(self.tail)?;
             show(&mut shown, at, several.then_some(&log.title), &text)?;
         }
-        while self.follow {
+        if !self.follow {
+            return Ok(Answer::Done);
+        }
+        loop {
             std::thread::sleep(Duration::from_millis(50));
             for (at, log) in logs.iter_mut().enumerate() {
                 let text = log.more()?;
                 show(&mut shown, at, several.then_some(&log.title), &text)?;
             }
         }
-        Ok(Answer::Done)
     }
 
     fn chosen(&self, lab: &LabDir) -> Result<Vec<Log>, Trouble> {
