@@ -74,9 +74,7 @@ fn refused(status: &Status) -> Response {
 fn authorize(call: &Call) -> Result<()> {
     match call.api.door(call.listener).authorizer.authorize(&call.user, &call.info) {
         Decision::Allow { .. } => Ok(()),
-        Decision::NoOpinion { reason } => {
-            Err(authz::forbidden(&call.user, &call.info, &reason))
-        }
+        Decision::NoOpinion { reason } => Err(authz::forbidden(&call.user, &call.info, &reason)),
     }
 }
 

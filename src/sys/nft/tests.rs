@@ -61,10 +61,7 @@ fn proxy(backends: &[u16]) -> Batch {
     let chains: Vec<String> = backends.iter().map(|port| format!("endpoint-{port}")).collect();
     for (chain, port) in chains.iter().zip(backends) {
         batch.chain(chain);
-        batch.rule(
-            chain,
-            &Rule::new().protocol(Protocol::Tcp).dnat(Ipv4Addr::LOCALHOST, *port),
-        );
+        batch.rule(chain, &Rule::new().protocol(Protocol::Tcp).dnat(Ipv4Addr::LOCALHOST, *port));
     }
     batch.balance("service", &chains);
     batch.rule("refuse", &Rule::new().reject());
