@@ -192,8 +192,10 @@ async fn close(api: &Api) {
     while api.inflight() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    let left = api.inflight();
     api.closed.store(true, Ordering::Release);
     api.store.close().await;
+    tracing::info!(left, "the store is closed");
 }
 
 fn build_api(flags: &Flags, store: Store) -> Result<Arc<Api>, ServeError> {
