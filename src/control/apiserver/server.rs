@@ -163,8 +163,11 @@ impl Prepared {
         let at = advertised(&self.flags);
         system::ensure(&api, at).await.map_err(ServeError::Own)?;
         super::bootstrap::reconcile(&api.store).await?;
-        let background =
-            [tokio::spawn(system::keep(api.clone(), at)), tokio::spawn(compact(api.store.clone()))];
+        let background = [
+            tokio::spawn(system::keep(api.clone(), at)),
+            tokio::spawn(system::expire_events(api.clone(), system::EVENT_TTL)),
+            tokio::spawn(compact(api.store.clone())),
+        ];
         let mut serving = tokio::task::JoinSet::new();
         for (name, listener, server) in self.listeners {
             tracing::info!(listener = name, address = ?listener.local_addr(), "Serving securely");

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::handlers::meta;
@@ -16,6 +17,10 @@ use crate::control::store::{Change, Expect, StoreError};
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// Upstream's interval: who deletes the Service sees it come back.
 const EVERY: Duration = Duration::from_secs(10);
+/// How often old events are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// How long an event is kept, as upstream's `--event-ttl` has it.
+pub const EVENT_TTL: Duration = Duration::from_secs(3600);
 
 /// Where the API server can be reached.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +40,29 @@ pub async fn keep(api: Arc<Api>, at: Advertised) {
             tracing::warn!(%error, "the server's own objects could not be brought up to date");
         }
     }
+}
+
+/// Forgets events nobody has added to for `ttl` (`--event-ttl`; upstream lets etcd's leases do it).
+pub async fn expire_events(api: Arc<Api>, ttl: Duration) {
+    let Some(row) = registry::find("", "v1", "events") else { return };
+    loop {
+        tokio::time::sleep(EXPIRE_EVERY).await;
+        let Ok(page) = api.store.list(&row.bucket, "", None, None, None) else { continue };
+        for entry in page.entries {
+            let Ok(event) = encode::object(&entry) else { continue };
+            if last_seen(&event).is_some_and(|seen| seen.duration_until(Timestamp::now()).unsigned_abs() > ttl) {
+                let expect = Some(Expect::Revision(entry.mod_revision));
+                // One that was just added to, or deleted, is left alone.
+                let _ = api.store.write(&row.bucket, &entry.key, expect, Change::Delete(encode::draft(&event))).await;
+            }
+        }
+    }
+}
+
+/// When an event was last added to.
+fn last_seen(event: &Value) -> Option<Timestamp> {
+    let times = [&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"], &event["metadata"]["creationTimestamp"]];
+    times.into_iter().find_map(|time| time.as_str()?.parse().ok())
 }
 
 /// Makes what is missing and mends what differs.
@@ -138,5 +166,17 @@ async fn write(
         // Somebody else was faster; the next round looks again.
         Ok(_) | Err(StoreError::Exists | StoreError::Modified { .. } | StoreError::Missing) => Ok(()),
         Err(error) => Err(Status::internal(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_as_old_as_its_last_occurrence() {
+        let event = json!({"lastTimestamp": "2026-01-02T00:00:00Z", "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}});
+        assert_eq!(last_seen(&event), "2026-01-02T00:00:00Z".parse().ok());
+        assert_eq!(last_seen(&json!({})), None);
     }
 }
