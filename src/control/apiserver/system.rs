@@ -50,10 +50,15 @@ pub async fn expire_events(api: Arc<Api>, ttl: Duration) {
         let Ok(page) = api.store.list(&row.bucket, "", None, None, None) else { continue };
         for entry in page.entries {
             let Ok(event) = encode::object(&entry) else { continue };
-            if last_seen(&event).is_some_and(|seen| seen.duration_until(Timestamp::now()).unsigned_abs() > ttl) {
+            if last_seen(&event)
+                .is_some_and(|seen| seen.duration_until(Timestamp::now()).unsigned_abs() > ttl)
+            {
                 let expect = Some(Expect::Revision(entry.mod_revision));
                 // One that was just added to, or deleted, is left alone.
-                let _ = api.store.write(&row.bucket, &entry.key, expect, Change::Delete(encode::draft(&event))).await;
+                let _ = api
+                    .store
+                    .write(&row.bucket, &entry.key, expect, Change::Delete(encode::draft(&event)))
+                    .await;
             }
         }
     }
@@ -61,7 +66,12 @@ pub async fn expire_events(api: Arc<Api>, ttl: Duration) {
 
 /// When an event was last added to.
 fn last_seen(event: &Value) -> Option<Timestamp> {
-    let times = [&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"], &event["metadata"]["creationTimestamp"]];
+    let times = [
+        &event["series"]["lastObservedTime"],
+        &event["lastTimestamp"],
+        &event["eventTime"],
+        &event["metadata"]["creationTimestamp"],
+    ];
     times.into_iter().find_map(|time| time.as_str()?.parse().ok())
 }
 
