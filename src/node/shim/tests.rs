@@ -51,7 +51,7 @@ fn pods_run_where_the_lab_has_many_ids() {
 /// Runs the scenarios in the namespaces `inner` makes; `map` writes the id maps of those without.
 fn finish(mut inner: Command, map: impl FnOnce(u32)) {
     let marker = tempfile::NamedTempFile::new().unwrap();
-    inner.args(["--exact", "node::shim::tests::inside", "--ignored", "--nocapture", "--test-threads=1"]);
+    inner.args(["--exact", "node::shim::tests::inside", "--nocapture", "--test-threads=1"]);
     inner.env(MARKER, marker.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = inner.spawn().expect("unshare is part of every distribution");
     let mut output = BufReader::new(child.stdout.take().unwrap());
@@ -67,9 +67,12 @@ fn finish(mut inner: Command, map: impl FnOnce(u32)) {
     assert!(rest.contains("1 passed"), "{rest}");
 }
 
+/// The scenarios; by itself, outside the namespaces the other tests make, there is nothing to look at.
 #[test]
-#[ignore = "runs inside the namespaces the other tests make"]
 fn inside() {
+    if std::env::var_os(MARKER).is_none() {
+        return;
+    }
     make_node();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
