@@ -1,5 +1,7 @@
 //! What `up` says: the plan of `--dry-run`, and the lines it ends with.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 
 use super::Up;
@@ -11,8 +13,17 @@ use crate::lab::state::LabDir;
 
 /// How this program is called from where the user is.
 pub fn myself(lab: &LabDir) -> String {
-    let option = if lab.name == "minilab" { String::new() } else { format!(" --lab {}", lab.name) };
-    format!("{}{option}", program())
+    let mut words = program();
+    // What the environment says it will still say when the command is pasted.
+    let place = std::env::var_os("MINILAB_STATE_DIR").map(PathBuf::from);
+    if LabDir::new(&lab.name, place.as_deref()).is_ok_and(|usual| usual.state != lab.state) {
+        words += &format!(" --state-dir {}", lab.state.parent().unwrap_or(&lab.state).display());
+    }
+    let usual = std::env::var("MINILAB_LAB").unwrap_or_else(|_| "minilab".into());
+    if usual != lab.name {
+        words += &format!(" --lab {}", lab.name);
+    }
+    words
 }
 
 /// `minilab` where the shell finds it by that name, else its path.
@@ -24,7 +35,12 @@ fn program() -> String {
         return "minilab".into();
     }
     let here = std::env::current_dir().unwrap_or_default();
-    exe.strip_prefix(&here).unwrap_or(&exe).display().to_string()
+    let near = exe.strip_prefix(&here).unwrap_or(&exe);
+    // A shell looks for a bare word on PATH alone.
+    match near.components().count() {
+        1 => format!("./{}", near.display()),
+        _ => near.display().to_string(),
+    }
 }
 
 impl Up {
