@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -45,6 +45,10 @@ pub struct Peer {
     pub certificates: Arc<[CertificateDer<'static>]>,
     /// Which of the role's listeners took the connection.
     pub listener: &'static str,
+    /// Where the connection comes from.
+    pub address: SocketAddr,
+    /// What a handler keeps for as long as this connection lives.
+    pub kept: Arc<Mutex<http::Extensions>>,
 }
 
 /// A server's TLS and HTTP settings.
@@ -132,6 +136,8 @@ impl Server {
         let peer = Peer {
             certificates: session.peer_certificates().unwrap_or_default().iter().cloned().collect(),
             listener: self.listener,
+            address,
+            kept: Arc::default(),
         };
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());

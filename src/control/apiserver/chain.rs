@@ -16,6 +16,7 @@ use super::authn::Credentials;
 use super::authz::{self, Decision};
 use super::call::Call;
 use super::handlers::body;
+use super::proxy::{self, Client, museum};
 use super::request::{Query, RequestInfo};
 use super::server::Api;
 use super::user::UserInfo;
@@ -25,14 +26,18 @@ use crate::net::Peer;
 
 /// Answers one request, whatever becomes of it.
 pub async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Response {
-    let (head, incoming) = request.into_parts();
+    let peer = request.extensions().get::<Peer>().cloned();
+    let request = match museum::pipelined(peer.as_ref(), request).await {
+        Ok(answered) => return answered,
+        Err(request) => request,
+    };
+    let (mut head, incoming) = request.into_parts();
     let query = Query::parse(head.uri.query());
     let info = RequestInfo::parse(&head.method, head.uri.path(), &query);
-    let _counted = api.count(info.verb != "watch");
+    let _counted = api.count(!proxy::is_long_running(&info));
     let pretty = wants_pretty(&query, &head.headers);
-    let peer = head.extensions.get::<Peer>();
-    let listener = peer.map_or("secure", |peer| peer.listener);
-    let user = match authenticate(&api, peer, &head.headers, &info) {
+    let listener = peer.as_ref().map_or("secure", |peer| peer.listener);
+    let user = match authenticate(&api, peer.as_ref(), &head.headers, &info) {
         Ok(user) => user,
         Err(status) => return refused(&status),
     };
@@ -43,6 +48,15 @@ pub async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Response {
     let (method, headers) = (head.method, head.headers);
     let mut call = Call { api, user, listener, info, method, query, headers, body: Bytes::new() };
     audit(&call);
+    if proxy::takes(&call.info) {
+        let upgrade = head.extensions.remove();
+        let (method, headers) = (call.method.clone(), call.headers.clone());
+        let client = Client { method, uri: head.uri, headers, body: incoming, upgrade, peer };
+        return match authorize(&call) {
+            Ok(()) => proxy::answer(&call, client).await,
+            Err(status) => respond::failure(&status),
+        };
+    }
     let outcome = async {
         authorize(&call)?;
         call.body = read_body(incoming).await?;

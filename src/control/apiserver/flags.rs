@@ -9,7 +9,9 @@ use ipnet::Ipv4Net;
 use super::admission::AdmissionFlags;
 use super::authn::AuthnFlags;
 use super::authz::AuthzFlags;
+use super::features::FeatureFlags;
 use super::kubelet::KubeletFlags;
+use super::proxy::museum::MuseumFlags;
 use crate::api::flags;
 
 /// Real flags that are accepted and do nothing here, one warning each. A trailing `=` takes a value.
@@ -38,11 +40,8 @@ const UNIMPLEMENTED: &[&str] = &[
     "etcd-servers=",
     "event-ttl=",
     "external-hostname=",
-    "feature-gates=",
     "goaway-chance=",
     "http2-max-streams-per-connection=",
-    "kubelet-port=",
-    "kubelet-timeout=",
     "max-mutating-requests-inflight=",
     "max-requests-inflight=",
     "min-request-timeout=",
@@ -103,6 +102,10 @@ pub struct Flags {
     pub admission: AdmissionFlags,
     #[command(flatten)]
     pub kubelet: KubeletFlags,
+    #[command(flatten)]
+    pub features: FeatureFlags,
+    #[command(flatten)]
+    pub museum: MuseumFlags,
 }
 
 impl Flags {

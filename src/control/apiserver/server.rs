@@ -19,6 +19,7 @@ use super::chain;
 use super::flags::Flags;
 use super::kubelet::KubeletClient;
 use super::lists::Lists;
+use super::proxy::Proxy;
 use super::system::{self, Advertised};
 use crate::control::store::Store;
 use crate::net::{self, Identity, Protocols, Server, ServingCert};
@@ -47,6 +48,7 @@ pub struct Api {
     pub addresses: Addresses,
     pub admission: Admission,
     pub kubelets: KubeletClient,
+    pub proxy: Proxy,
     /// Where the cluster is told to find this server, `ADDRESS:PORT`.
     pub advertised: String,
     pub service_range: Ipv4Net,
@@ -217,6 +219,7 @@ fn build_api(flags: &Flags, store: Store) -> Result<Arc<Api>, ServeError> {
         addresses: Addresses::default(),
         admission,
         kubelets: flags.kubelet.build(store.clone(), Arc::new(net::Direct))?,
+        proxy: Proxy::new(Arc::new(net::Direct), flags.features.build(), flags.museum.clone())?,
         advertised: SocketAddr::new(at.address, at.port).to_string(),
         service_range: flags.service_cluster_ip_range,
         secure: Door { authenticator, authorizer },

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::body;
 use super::meta;
 use super::options::WriteOptions;
-use crate::api::status::{Result, Status};
+use crate::api::status::{Cause, Result, Status};
 use crate::control::apiserver::admission::Operation;
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
@@ -27,6 +27,11 @@ pub trait Edit: Send + Sync {
     fn prepare(&self, row: &Resource, object: &mut Value, old: &Value) -> Result<()> {
         (row.strategy.prepare_update)(object, old);
         Ok(())
+    }
+
+    /// What is wrong with the change: the strategy's rules, or a subresource's.
+    fn check(&self, row: &Resource, object: &Value, old: &Value) -> Vec<Cause> {
+        (row.strategy.validate)(object, Some(old))
     }
 }
 
@@ -157,7 +162,7 @@ async fn finish(
     edit.prepare(row, &mut object, old)?;
     let held = addresses::allocate(&call.api, row, &mut object, Some(old))?;
     encode::prune(&mut object);
-    let causes = (row.strategy.validate)(&object, Some(old));
+    let causes = edit.check(row, &object, old);
     match causes.is_empty() {
         true => Ok((object, held)),
         false => Err(Status::invalid(row.group, row.kind, &call.asked().name, &causes)),

@@ -1,25 +1,18 @@
 //! `pods/log`: asks the kubelet for a container's log and passes it on as it comes
 //! (`pkg/registry/core/pod/rest/log.go`, `genericrest.LocationStreamer`).
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::{Frame, Incoming};
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt, Limited};
 use serde_json::json;
-use tokio::task::AbortHandle;
 
-use super::{Backend, KubeletClient, Location, container_of, failed, pod_of};
+use super::{Backend, KubeletClient, Location, Params, container_of, failed, pod_of};
 use crate::api::status::{Cause, Result, Status};
 use crate::control::apiserver::lookup::text;
+use crate::control::apiserver::proxy::{self, Answer, Streamed};
 use crate::control::apiserver::registry;
 use crate::control::apiserver::request::Query;
-use crate::net::go_text;
 
 /// How much of a kubelet's complaint is repeated.
 const COMPLAINT: usize = 50_000;
@@ -49,79 +42,37 @@ impl KubeletClient {
             .get(&location, &path, backend)
             .await
             .map_err(|error| failed(format!("Get \"https://{location}{path}\": {error}")))?;
-        answer.into_log(name).await
+        into_log(answer, name).await
     }
 
     /// One request on a connection of its own; an error is in Go's words.
     async fn get(&self, to: &Location, path: &str, backend: Backend) -> std::result::Result<Answer, String> {
         let stream = self.connect(to, backend).await.map_err(|error| error.to_string())?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| go_text(&error))?;
-        let connection = tokio::spawn(connection);
-        let guard = Connection(connection.abort_handle());
         let request = Request::get(path)
             .header(header::HOST, to.to_string())
             .header(header::USER_AGENT, concat!("kube-apiserver/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::<Bytes>::new())
+            .body(Body::empty())
             .map_err(|error| error.to_string())?;
-        let response = sender.send_request(request).await.map_err(|error| go_text(&error))?;
-        Ok(Answer { response, guard })
+        proxy::ask(stream, request).await
     }
 }
 
-/// Keeps a connection as long as somebody reads from it: when the client goes, so does the kubelet's end.
-struct Connection(AbortHandle);
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// What a kubelet answered.
-struct Answer {
-    response: http::Response<Incoming>,
-    guard: Connection,
-}
-
-impl Answer {
-    async fn into_log(self, pod: &str) -> Result<Response> {
-        let code = self.response.status().as_u16();
-        match code {
-            200..=206 => {
-                Ok(plain(Body::new(Streamed { body: self.response.into_body(), _guard: self.guard })))
-            }
-            // A kubelet that redirects would send our credentials elsewhere (CVE-2020-8559).
-            300..=399 => Err(failed("redirects forbidden".into())),
-            _ => {
-                let read = Limited::new(self.response.into_body(), COMPLAINT).collect().await;
-                let bytes = read.map(|body| body.to_bytes()).unwrap_or_default();
-                Err(complaint(code, &String::from_utf8_lossy(&bytes), pod))
-            }
+/// A log, or what the kubelet has against giving it.
+async fn into_log(answer: Answer, pod: &str) -> Result<Response> {
+    let Answer { response, connection, .. } = answer;
+    let code = response.status().as_u16();
+    let elsewhere = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+    match (code, elsewhere) {
+        (200..=206, _) => Ok(plain(Body::new(Streamed::new(response.into_body(), connection)))),
+        // A kubelet that redirects would send our credentials elsewhere.
+        (301 | 302 | 303 | 307 | 308, Some(elsewhere)) => {
+            Err(failed(format!("Get {elsewhere:?}: redirects forbidden")))
         }
-    }
-}
-
-/// A body together with the connection it comes by.
-struct Streamed {
-    body: Incoming,
-    _guard: Connection,
-}
-
-impl hyper::body::Body for Streamed {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        _ => {
+            let read = Limited::new(response.into_body(), COMPLAINT).collect().await;
+            let bytes = read.map(|body| body.to_bytes()).unwrap_or_default();
+            Err(complaint(code, &String::from_utf8_lossy(&bytes), pod))
+        }
     }
 }
 
@@ -163,31 +114,18 @@ fn about(code: u16, reason: &'static str, message: &str, pod: &str) -> Status {
         .with_details(json!({"name": pod, "kind": "pods/log"}))
 }
 
-fn passed_on(query: &Query) -> String {
-    let mut pairs = Vec::new();
+fn passed_on(query: &Query) -> Params {
+    let mut params = Params::default();
     for name in PASSED_ON {
         let flag = matches!(*name, "follow" | "previous" | "timestamps");
         match query.text(name) {
             Some(_) if flag && !query.flag(name) => {}
-            Some(_) if flag => pairs.push(format!("{name}=true")),
-            Some(value) => pairs.push(format!("{name}={}", escaped(value))),
+            Some(_) if flag => params.add(name, "true"),
+            Some(value) => params.add(name, value),
             None => {}
         }
     }
-    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
-}
-
-/// Go's `url.QueryEscape`.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            b' ' => out.push('+'),
-            byte => out += &format!("%{byte:02X}"),
-        }
-    }
-    out
+    params
 }
 
 /// `ValidatePodLogOptions`.

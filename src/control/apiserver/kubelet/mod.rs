@@ -1,16 +1,18 @@
 //! The API server's way to a kubelet (`pkg/kubelet/client`): which address, which certificate, whose word.
 //!
 //! Without `--kubelet-certificate-authority` the connection is TLS to anybody who answers, as upstream's
-//! default is. Logs are here; exec, attach, port-forward and proxying use the same locations.
+//! default is. Logs are here; exec, attach, port-forward and proxying (`proxy/`) use the same locations.
 
 mod flags;
 mod log;
+mod params;
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
 pub use flags::{KubeletError, KubeletFlags};
+pub use params::Params;
 
 use super::lookup::{object, text};
 use super::registry::Resource;
@@ -25,6 +27,14 @@ use tokio_rustls::client::TlsStream;
 pub struct Location {
     pub host: String,
     pub port: u16,
+    /// What the node declares its kubelet can do (`status.declaredFeatures`).
+    features: Vec<String>,
+}
+
+impl Location {
+    pub fn declares(&self, feature: &str) -> bool {
+        self.features.iter().any(|own| own == feature)
+    }
 }
 
 impl std::fmt::Display for Location {
@@ -37,6 +47,7 @@ impl std::fmt::Display for Location {
 }
 
 /// Reaches kubelets.
+#[derive(Clone)]
 pub struct KubeletClient {
     store: Store,
     /// The road to the nodes: direct, or through a tunnel.
@@ -46,6 +57,8 @@ pub struct KubeletClient {
     /// What `insecureSkipTLSVerifyBackend` of a log request asks for.
     unverified: Arc<ClientConfig>,
     address_types: Vec<String>,
+    /// For nodes that do not say (`--kubelet-port`).
+    port: u16,
 }
 
 /// Whether a request insists on not being protected (`kubectl logs --insecure-skip-tls-verify-backend`).
@@ -59,6 +72,10 @@ pub enum Backend {
 }
 
 impl KubeletClient {
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The address and port of a node's kubelet, by the first preferred type the node reports.
     pub fn locate(&self, node: &str) -> Result<Location> {
         let found =
@@ -74,8 +91,11 @@ impl KubeletClient {
             return Err(failed(format!("no preferred addresses found; known addresses: [{known}]")));
         };
         let port = found.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
-        let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(10250);
-        Ok(Location { host: text(address, "/address").into(), port })
+        let port =
+            port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(self.port);
+        let features = found["status"]["declaredFeatures"].as_array().into_iter().flatten();
+        let features = features.filter_map(Value::as_str).map(str::to_owned).collect();
+        Ok(Location { host: text(address, "/address").into(), port, features })
     }
 
     /// A TLS connection to a kubelet, with the API server's client certificate.
@@ -94,7 +114,7 @@ impl KubeletClient {
 }
 
 /// Go's plain errors become a 500 without a reason, whose message is the error's.
-fn failed(message: String) -> Status {
+pub fn failed(message: String) -> Status {
     Status::new(500, "", message)
 }
 
@@ -133,7 +153,7 @@ pub fn container_of(pod: &Value, asked: &str) -> Result<String> {
 }
 
 /// The pod a request below `pods/NAME` is about.
-fn pod_of(store: &Store, row: &Resource, namespace: &str, name: &str) -> Result<Value> {
+pub fn pod_of(store: &Store, row: &Resource, namespace: &str, name: &str) -> Result<Value> {
     object(store, row.group, row.plural, namespace, name)
         .ok_or_else(|| Status::not_found(row.group, row.plural, name))
 }

@@ -2,6 +2,7 @@
 
 use axum::extract::Request;
 use axum::http::StatusCode;
+use clap::Parser;
 use http_body_util::BodyExt;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -55,15 +56,20 @@ async fn world(cert: impl Fn(&Authority) -> ServingCert) -> World {
     World { dir, store, ca, stop, port }
 }
 
+#[derive(Parser)]
+struct Only {
+    #[command(flatten)]
+    flags: KubeletFlags,
+}
+
 impl World {
     fn client(&self, verified: bool) -> KubeletClient {
         let path = self.dir.path().join("ca.crt");
         std::fs::write(&path, self.ca.cert_pem()).unwrap();
-        let flags = KubeletFlags {
-            kubelet_certificate_authority: verified.then_some(path),
-            kubelet_preferred_address_types: ["InternalIP", "Hostname"].map(String::from).to_vec(),
-            ..KubeletFlags::default()
-        };
+        let authority = format!("--kubelet-certificate-authority={}", path.display());
+        let types = "--kubelet-preferred-address-types=InternalIP,Hostname";
+        let flags =
+            Only::parse_from(["x", types].into_iter().chain(verified.then_some(authority.as_str()))).flags;
         flags.build(self.store.clone(), Arc::new(Direct)).unwrap()
     }
 

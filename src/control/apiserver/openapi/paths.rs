@@ -100,6 +100,9 @@ impl Api<'_> {
     }
 
     fn below(&self, paths: &mut Map<String, Value>, subresource: &Subresource) {
+        if subresource.kind.ends_with("Options") {
+            return self.connect(paths, subresource);
+        }
         let (group, version, kind, definition) = self.kind_of(subresource);
         let mut item = Map::from_iter([("parameters".to_owned(), self.place())]);
         for verb in subresource.verbs {
@@ -125,6 +128,41 @@ impl Api<'_> {
             );
         }
         paths.insert(format!("{}/{}", self.one_path(), subresource.name), Value::Object(item));
+    }
+
+    /// What is passed on to a kubelet, pod, service or node: whatever comes back is called a string.
+    fn connect(&self, paths: &mut Map<String, Value>, subresource: &Subresource) {
+        let row = self.row;
+        let methods: &[&str] = match subresource.name {
+            "proxy" => &["get", "put", "post", "delete", "options", "head", "patch"],
+            _ => &["get", "post"],
+        };
+        let path = format!("{}/{}", self.one_path(), subresource.name);
+        let scope = if row.namespaced { "Namespaced" } else { "" };
+        let mut item = Map::from_iter([("parameters".to_owned(), self.place())]);
+        for method in methods {
+            let operation = json!({
+                "operationId": format!("connectCore{}{}{scope}{}{}", camel(row.version), camel(method), row.kind, camel(subresource.name)),
+                "description": format!("connect {} requests to {} of {}", method.to_uppercase(), subresource.name, row.kind),
+                "tags": [format!("core_{}", row.version)],
+                "responses": {"200": {"description": "OK", "content": {"*/*": {"schema": {"type": "string"}}}},
+                    "401": {"description": "Unauthorized"}},
+                "x-kubernetes-action": "connect",
+                "x-kubernetes-group-version-kind": {"group": row.group, "kind": subresource.kind, "version": row.version},
+            });
+            item.insert((*method).to_owned(), operation);
+        }
+        if subresource.name == "proxy" {
+            let mut below = item.clone();
+            if let Some(parameters) = below.get_mut("parameters").and_then(Value::as_array_mut) {
+                parameters.push(in_path("path"));
+            }
+            for operation in below.values_mut().filter(|value| value.is_object()) {
+                operation["operationId"] = json!(format!("{}WithPath", text(&operation["operationId"])));
+            }
+            paths.insert(format!("{path}/{{path}}"), Value::Object(below));
+        }
+        paths.insert(path, Value::Object(item));
     }
 
     /// Group, version, kind and definition of what a subresource reads and writes.
@@ -233,6 +271,7 @@ fn with_patch(mut operation: Value) -> Value {
 fn in_path(name: &str) -> Value {
     let description = match name {
         "namespace" => "object name and auth scope, such as for teams and projects",
+        "path" => "path to the resource",
         _ => "name of the object",
     };
     json!({"name": name, "in": "path", "required": true, "description": description, "schema": {"type": "string", "uniqueItems": true}})

@@ -109,12 +109,23 @@ pub(super) fn table() -> Vec<Resource> {
     rows
 }
 
+/// Streams and proxies: GET, POST and the like as verbs (`rest.Connecter`).
+const CONNECT: &[&str] = &["create", "get"];
+const PASS_ON: &[&str] = &["create", "delete", "get", "patch", "update"];
+
 const POD: &[Subresource] = &[
+    own("attach", "PodAttachOptions", CONNECT),
     own("binding", "Binding", CREATE),
+    own("ephemeralcontainers", "", CHANGE),
     Subresource { name: "eviction", kind: "Eviction", group: "policy", version: "v1", verbs: CREATE },
+    own("exec", "PodExecOptions", CONNECT),
     own("log", "", &["get"]),
+    own("portforward", "PodPortForwardOptions", CONNECT),
+    own("proxy", "PodProxyOptions", PASS_ON),
     STATUS,
 ];
+const NODE: &[Subresource] = &[own("proxy", "NodeProxyOptions", PASS_ON), STATUS];
+const SERVICE: &[Subresource] = &[own("proxy", "ServiceProxyOptions", PASS_ON), STATUS];
 const NAMESPACE: &[Subresource] = &[own("finalize", "", &["update"]), STATUS];
 const STATUS_ONLY: &[Subresource] = &[STATUS];
 const SCALABLE: &[Subresource] = &[SCALE, STATUS];
@@ -142,7 +153,7 @@ fn core_rows() -> Vec<Resource> {
             .cluster()
             .verbs(NO_COLLECTION)
             .with(NAMESPACE),
-        row::<core::Node>("nodes", "node", "NodeList").short(&["no"]).cluster().with(STATUS_ONLY),
+        row::<core::Node>("nodes", "node", "NodeList").short(&["no"]).cluster().with(NODE),
         row::<core::PersistentVolumeClaim>(
             "persistentvolumeclaims",
             "persistentvolumeclaim",
@@ -174,7 +185,7 @@ fn core_rows() -> Vec<Resource> {
             .in_all()
             .create_on_update()
             .returns_deleted()
-            .with(STATUS_ONLY),
+            .with(SERVICE),
     ]
 }
 

@@ -2,6 +2,7 @@
 
 pub mod approval;
 pub mod binding;
+pub mod ephemeral;
 pub mod eviction;
 pub mod finalize;
 pub mod review;
@@ -24,12 +25,13 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
         return Err(Status::method_not_allowed());
     }
     match (subresource.name, verb) {
-        ("status" | "approval", "get") => super::handlers::get::answer(call, row),
+        ("status" | "approval" | "ephemeralcontainers", "get") => super::handlers::get::answer(call, row),
         ("status", _) => status::answer(call, row).await,
         ("approval", _) => approval::answer(call, row).await,
         ("scale", _) => scale::answer(call, row).await,
         ("finalize", _) => finalize::answer(call, row).await,
         ("binding", _) => binding::answer(call, row, &asked.name).await,
+        ("ephemeralcontainers", _) => ephemeral::answer(call, row).await,
         ("eviction", _) => eviction::answer(call, row).await,
         ("token", _) => token::answer(call, row).await,
         ("log", _) => call.api.kubelets.log(&asked.namespace, &asked.name, &call.query).await,

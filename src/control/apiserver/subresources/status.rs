@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use axum::response::Response;
 use serde_json::{Map, Value};
 
-use crate::api::status::Result;
+use crate::api::status::{Cause, Result};
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::handlers::options::WriteOptions;
 use crate::control::apiserver::handlers::patch::{self, Patch};
@@ -23,6 +23,19 @@ pub type Keep = fn(&Resource, &mut Value, &Value);
 
 /// A PUT or PATCH of the whole object of which a subresource takes only its part.
 pub async fn write(call: &Call, row: &'static Resource, keep: Keep) -> Result<Response> {
+    checked_write(call, row, keep, |row, object, old| (row.strategy.validate)(object, Some(old))).await
+}
+
+/// The rules of one subresource: the row, the new object and the object as it was.
+pub type Check = fn(&Resource, &Value, &Value) -> Vec<Cause>;
+
+/// The same with rules of the subresource's own.
+pub async fn checked_write(
+    call: &Call,
+    row: &'static Resource,
+    keep: Keep,
+    check: Check,
+) -> Result<Response> {
     let options = WriteOptions::read(&call.query)?;
     let source = match call.info.verb.as_str() {
         "patch" => Source::Patch(Patch::read(call)?),
@@ -31,7 +44,7 @@ pub async fn write(call: &Call, row: &'static Resource, keep: Keep) -> Result<Re
             Source::Object(update::named(call, row, decoded.object)?, decoded.warnings)
         }
     };
-    let edit = Partial { call, row, source, options, keep, warnings: Mutex::default() };
+    let edit = Partial { call, row, source, options, keep, check, warnings: Mutex::default() };
     let response = update::change(call, row, &edit, options).await?;
     let warnings = edit.warnings.into_inner().unwrap_or_default();
     Ok(respond::warn(response, &warnings))
@@ -48,6 +61,7 @@ struct Partial<'a> {
     source: Source,
     options: WriteOptions,
     keep: Keep,
+    check: Check,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -74,6 +88,10 @@ impl Edit for Partial<'_> {
     fn prepare(&self, row: &Resource, object: &mut Value, old: &Value) -> Result<()> {
         (self.keep)(row, object, old);
         Ok(())
+    }
+
+    fn check(&self, row: &Resource, object: &Value, old: &Value) -> Vec<Cause> {
+        (self.check)(row, object, old)
     }
 }
 

@@ -190,7 +190,7 @@ fn without_changeable(spec: &Value) -> Value {
 }
 
 /// The fields that differ, a line each way.
-fn describe(old: &Value, new: &Value, path: &str, out: &mut String) {
+pub(super) fn describe(old: &Value, new: &Value, path: &str, out: &mut String) {
     match (old, new) {
         (Value::Object(left), Value::Object(right)) => {
             let names = left.keys().chain(right.keys().filter(|name| !left.contains_key(*name)));

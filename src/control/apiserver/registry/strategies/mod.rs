@@ -6,7 +6,7 @@
 mod access;
 mod cluster;
 mod config;
-mod edit;
+pub mod edit;
 mod network;
 mod pod;
 mod pod_defaults;
