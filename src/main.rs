@@ -12,6 +12,7 @@ mod logging;
 mod net;
 mod node;
 mod pki;
+mod stream;
 mod sys;
 
 use std::process::ExitCode;

@@ -23,3 +23,10 @@ pub struct Target {
     /// Empty in a CRI runtime.
     pub uid: String,
 }
+
+impl Target {
+    /// What the client reads on an error stream.
+    fn failure(&self, port: u16, cause: &impl std::fmt::Display) -> String {
+        format!("error forwarding port {port} to pod {}, uid {}: {cause}", self.pod, self.uid)
+    }
+}
