@@ -59,8 +59,8 @@ pub async fn connect(
     let protocol = protocol.unwrap_or(V1);
     let session = Session::client(io);
     let open = async |kind: &str| -> Result<Stream, StreamError> {
-        let opening = session.open(&[("streamtype", kind)]);
-        timeout(CREATION, opening).await.map_err(|_| StreamError::Creation)?
+        let headers = [("streamtype", kind)];
+        timeout(CREATION, session.open(&headers)).await.map_err(|_| StreamError::Creation)?
     };
     let mut unused = Vec::new();
     let mut input = |stream: Stream| {

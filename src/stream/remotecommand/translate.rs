@@ -17,9 +17,10 @@ pub async fn translate(
     protocol: Option<&str>,
     options: Options,
 ) {
+    let gone = client.closed.clone();
     let outcome = tokio::select! {
         outcome = run(&mut client, backend, protocol, options) => outcome,
-        () = client.closed.cancelled() => return,
+        () = gone.cancelled() => return,
     };
     client.finish(outcome.unwrap_or_else(|error| Outcome::Error(error.to_string()))).await;
 }
