@@ -7,6 +7,7 @@
 mod authority;
 mod csr;
 mod inspect;
+mod jwk;
 mod pem;
 mod token;
 mod verify;
@@ -14,6 +15,7 @@ mod verify;
 pub use authority::{Authority, Issued, LeafSpec, self_signed_serving};
 pub use csr::{Request, request, request_with_key};
 pub use inspect::Facts;
+pub use jwk::{JwkSet, JwsError};
 pub use pem::{certificates, private_key};
 pub use token::{SigningKey, VerifyingKey, claims_unverified};
 pub use verify::ClientRoots;

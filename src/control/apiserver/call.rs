@@ -1,6 +1,7 @@
 //! One request on its way: who asks, what for, with what.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -20,6 +21,38 @@ pub struct Call {
     pub query: Query,
     pub headers: HeaderMap,
     pub body: Bytes,
+    pub notes: Arc<Notes>,
+}
+
+/// What is said about a request on its way: to the audit log, and to the client.
+#[derive(Default)]
+pub struct Notes {
+    annotations: Mutex<BTreeMap<String, String>>,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Notes {
+    /// For the audit log; what was said first stays.
+    pub fn annotate(&self, key: &str, value: &str) {
+        let mut all = self.annotations.lock().expect("nothing panics while holding the lock");
+        all.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+    }
+
+    /// For the client: `Warning: …`; each once, since a write may be tried several times.
+    pub fn warn(&self, warning: String) {
+        let mut all = self.warnings.lock().expect("nothing panics while holding the lock");
+        if !all.contains(&warning) {
+            all.push(warning);
+        }
+    }
+
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        self.annotations.lock().expect("nothing panics while holding the lock").clone()
+    }
+
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().expect("nothing panics while holding the lock").clone()
+    }
 }
 
 impl Call {
@@ -34,6 +67,7 @@ impl Call {
             query: self.query.clone(),
             headers: self.headers.clone(),
             body: Bytes::new(),
+            notes: self.notes.clone(),
         }
     }
 

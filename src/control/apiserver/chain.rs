@@ -1,4 +1,4 @@
-//! The way of a request: request info → authentication → impersonation → audit → authorization → body → handler.
+//! The way of a request: request info → authentication → audit → impersonation → authorization → body → handler.
 //!
 //! Plain functions in the order of upstream's `DefaultBuildHandlerChain`. Admission comes later, in the
 //! handlers of writes, when the object is known.
@@ -8,13 +8,15 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
-use super::authn::Credentials;
+use super::audit::{Arrived, Trail};
+use super::authn::{Credentials, Owner};
 use super::authz::{self, Decision};
-use super::call::Call;
+use super::call::{Call, Notes};
 use super::handlers::body;
 use super::proxy::{self, Client, museum};
 use super::request::{Query, RequestInfo};
@@ -24,49 +26,75 @@ use super::{discovery, handlers, health, identity, impersonate, respond};
 use crate::api::status::{Result, Status};
 use crate::net::Peer;
 
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// A client's own audit id is cut to this.
+const LONGEST_ID: usize = 64;
+
 /// Answers one request, whatever becomes of it.
 pub async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Response {
+    let id = audit_id(request.headers());
     let peer = request.extensions().get::<Peer>().cloned();
-    let request = match museum::pipelined(peer.as_ref(), request).await {
+    let response = match museum::pipelined(peer.as_ref(), request).await {
         Ok(answered) => return answered,
-        Err(request) => request,
+        Err(request) => admitted(api, request, &id).await,
     };
+    respond::header(response, AUDIT_ID, &id)
+}
+
+/// Finds out who asks, and starts the audit trail.
+async fn admitted(api: Arc<Api>, request: Request<Incoming>, id: &str) -> Response {
+    let at = jiff::Timestamp::now();
     let (mut head, incoming) = request.into_parts();
     let query = Query::parse(head.uri.query());
     let info = RequestInfo::parse(&head.method, head.uri.path(), &query);
     let _counted = api.count(!proxy::is_long_running(&info));
-    let pretty = wants_pretty(&query, &head.headers);
+    let peer = head.extensions.get::<Peer>().cloned();
     let listener = peer.as_ref().map_or("secure", |peer| peer.listener);
-    let user = match authenticate(&api, peer.as_ref(), &head.headers, &info) {
-        Ok(user) => user,
-        Err(status) => return refused(&status),
+    let owner = authenticate(&api, peer.as_ref(), &head.headers, &info).await;
+    let uri = head.uri.path_and_query().map_or_else(|| head.uri.to_string(), ToString::to_string);
+    let mut trail = api.audit.as_ref().and_then(|audit| {
+        let nobody = UserInfo::default();
+        let user = owner.as_ref().map_or(&nobody, |owner| &owner.user);
+        let from = peer.as_ref().map(|peer| peer.address.ip());
+        audit.arrived(&Arrived { id, uri: &uri, info: &info, user, headers: &head.headers, from, at })
+    });
+    let attempted = attempted(&head.headers, peer.as_ref());
+    // From here on nobody may see or pass on what the caller is known by.
+    api.door(listener).authenticator.strip(&mut head.headers);
+    let owner = match owner {
+        Ok(owner) => owner,
+        Err(status) => {
+            if let Some(trail) = trail {
+                trail.refused(&status, attempted);
+            }
+            return refused(&status);
+        }
     };
-    let user = match impersonate::user(&api.door(listener).authorizer, user, &head.headers) {
-        Ok(user) => user,
-        Err(status) => return respond::failure(&status),
-    };
-    let (method, headers) = (head.method, head.headers);
-    let mut call = Call { api, user, listener, info, method, query, headers, body: Bytes::new() };
-    audit(&call);
-    if proxy::takes(&call.info) {
-        let upgrade = head.extensions.remove();
-        let (method, headers) = (call.method.clone(), call.headers.clone());
-        let client = Client { method, uri: head.uri, headers, body: incoming, upgrade, peer };
-        return match authorize(&call) {
-            Ok(()) => proxy::answer(&call, client).await,
-            Err(status) => respond::failure(&status),
-        };
+    let pretty = wants_pretty(&query, &head.headers);
+    if let Some(trail) = &mut trail {
+        owner.annotations.iter().for_each(|(key, value)| trail.annotate(key, value));
+        if trail.keeps_answer() {
+            head.headers.remove(header::ACCEPT_ENCODING);
+        }
+        trail.received();
     }
-    let outcome = async {
-        authorize(&call)?;
-        call.body = read_body(incoming).await?;
-        route(&call).await
-    };
-    let mut response = match outcome.await {
+    let upgrade = head.extensions.remove();
+    let (method, headers, user) = (head.method, head.headers, owner.user);
+    let notes = Arc::new(Notes::default());
+    let mut call = Call { api, user, listener, info, method, query, headers, body: Bytes::new(), notes };
+    let inward = Inward { uri: head.uri, body: incoming, upgrade, peer };
+    let outcome = handled(&mut call, inward, &mut trail).await;
+    let failure = outcome.as_ref().err().cloned();
+    let mut response = match outcome {
         Ok(response) if pretty => respond::pretty(response).await,
         Ok(response) => response,
         Err(status) => respond::failure(&status),
     };
+    response = respond::warn(response, &call.notes.warnings());
+    if let Some(mut trail) = trail {
+        call.notes.annotations().iter().for_each(|(key, value)| trail.annotate(key, value));
+        response = trail.answered(response, failure.as_ref(), proxy::is_long_running(&call.info)).await;
+    }
     if call.method == http::Method::HEAD {
         // Over HTTP/2 hyper would send it.
         *response.body_mut() = axum::body::Body::empty();
@@ -74,10 +102,70 @@ pub async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Response {
     response
 }
 
-fn authenticate(api: &Api, peer: Option<&Peer>, headers: &HeaderMap, info: &RequestInfo) -> Result<UserInfo> {
+/// The part of a request that only some handlers want: its body as it comes, its connection.
+struct Inward {
+    uri: Uri,
+    body: Incoming,
+    upgrade: Option<OnUpgrade>,
+    peer: Option<Peer>,
+}
+
+/// Impersonation, authorization, the body, the handler.
+async fn handled(call: &mut Call, inward: Inward, trail: &mut Option<Trail>) -> Result<Response> {
+    let authorizer = call.api.door(call.listener).authorizer.clone();
+    if let Some(other) = impersonate::user(&authorizer, &call.user, &mut call.headers).await? {
+        if let Some(trail) = trail {
+            trail.impersonates(&other);
+        }
+        call.user = other;
+    }
+    authorize(call).await?;
+    if proxy::takes(&call.info) {
+        let Inward { uri, body, upgrade, peer } = inward;
+        let (method, headers) = (call.method.clone(), call.headers.clone());
+        return Ok(proxy::answer(call, Client { method, uri, headers, body, upgrade, peer }).await);
+    }
+    call.body = read_body(inward.body).await?;
+    if let Some(trail) = trail
+        && trail.keeps_request()
+        && !call.body.is_empty()
+        && let Ok(object) = sent(call)
+    {
+        trail.request(object);
+    }
+    route(call).await
+}
+
+/// The body as audit keeps it; a patch is JSON of its own kind.
+fn sent(call: &Call) -> Result<serde_json::Value> {
+    match call.method == http::Method::PATCH {
+        true => serde_json::from_slice(&call.body).map_err(|error| Status::bad_request(error.to_string())),
+        false => body::parse(&call.headers, &call.body),
+    }
+}
+
+async fn authenticate(
+    api: &Api,
+    peer: Option<&Peer>,
+    headers: &HeaderMap,
+    info: &RequestInfo,
+) -> Result<Owner> {
     let door = api.door(peer.map_or("secure", |peer| peer.listener));
     let certificates = peer.map(|peer| &*peer.certificates).unwrap_or_default();
-    door.authenticator.authenticate(Credentials { headers, certificates, path: &info.path })
+    door.authenticator.authenticate(Credentials { headers, certificates, path: &info.path }).await
+}
+
+/// What a refused caller tried, for the audit log.
+fn attempted(headers: &HeaderMap, peer: Option<&Peer>) -> &'static str {
+    match (
+        headers.contains_key(header::AUTHORIZATION),
+        peer.is_some_and(|peer| !peer.certificates.is_empty()),
+    ) {
+        (true, true) => "x509, bearer",
+        (true, false) => "bearer",
+        (false, true) => "x509",
+        (false, false) => "",
+    }
 }
 
 /// 401 closes the connection, as upstream does since CVE-2023-44487.
@@ -85,16 +173,28 @@ fn refused(status: &Status) -> Response {
     respond::header(respond::failure(status), header::CONNECTION, "close")
 }
 
-fn authorize(call: &Call) -> Result<()> {
-    match call.api.door(call.listener).authorizer.authorize(&call.user, &call.info) {
-        Decision::Allow { .. } => Ok(()),
-        Decision::NoOpinion { reason } => Err(authz::forbidden(&call.user, &call.info, &reason)),
+async fn authorize(call: &Call) -> Result<()> {
+    let decision = call.api.door(call.listener).authorizer.authorize(&call.user, &call.info).await;
+    let (verdict, reason) = match &decision {
+        Decision::Allow { reason } => ("allow", reason.to_string()),
+        Decision::Deny { reason } | Decision::NoOpinion { reason } => ("forbid", reason.clone()),
+    };
+    call.notes.annotate("authorization.k8s.io/decision", verdict);
+    call.notes.annotate("authorization.k8s.io/reason", &reason);
+    match decision.is_allowed() {
+        true => Ok(()),
+        false => Err(authz::forbidden(&call.user, &call.info, &reason)),
     }
 }
 
-/// Where audit events are made; for now they only go to the debug log.
-fn audit(call: &Call) {
-    tracing::debug!(verb = call.info.verb, path = call.info.path, user = call.user.name, "request");
+/// The client's id for this request, or one of ours.
+fn audit_id(headers: &HeaderMap) -> String {
+    let given =
+        headers.get(AUDIT_ID).and_then(|value| value.to_str().ok()).map(str::trim).unwrap_or_default();
+    match given.is_empty() {
+        true => uuid::Uuid::new_v4().to_string(),
+        false => given.chars().take(LONGEST_ID).collect(),
+    }
 }
 
 async fn read_body(incoming: Incoming) -> Result<Bytes> {

@@ -7,6 +7,7 @@ use clap::Parser;
 use ipnet::Ipv4Net;
 
 use super::admission::AdmissionFlags;
+use super::audit::AuditFlags;
 use super::authn::AuthnFlags;
 use super::authz::AuthzFlags;
 use super::features::FeatureFlags;
@@ -17,12 +18,8 @@ use crate::api::flags;
 /// Real flags that are accepted and do nothing here, one warning each. A trailing `=` takes a value.
 const UNIMPLEMENTED: &[&str] = &[
     "allow-privileged",
-    "audit-log-maxage=",
-    "audit-log-maxbackup=",
-    "audit-log-maxsize=",
-    "audit-log-path=",
-    "audit-policy-file=",
-    "authentication-config=",
+    "audit-webhook-config-file=",
+    "audit-webhook-mode=",
     "cert-dir=",
     "contention-profiling",
     "default-watch-cache-size=",
@@ -51,12 +48,6 @@ const UNIMPLEMENTED: &[&str] = &[
     "proxy-client-cert-file=",
     "proxy-client-key-file=",
     "request-timeout=",
-    "requestheader-allowed-names=",
-    "requestheader-client-ca-file=",
-    "requestheader-extra-headers-prefix=",
-    "requestheader-group-headers=",
-    "requestheader-uid-headers=",
-    "requestheader-username-headers=",
     "runtime-config=",
     "service-node-port-range=",
     "shutdown-delay-duration=",
@@ -64,7 +55,6 @@ const UNIMPLEMENTED: &[&str] = &[
     "storage-media-type=",
     "tls-cipher-suites=",
     "tls-min-version=",
-    "token-auth-file=",
     "v=",
     "vmodule=",
     "watch-cache",
@@ -100,6 +90,8 @@ pub struct Flags {
     pub authz: AuthzFlags,
     #[command(flatten)]
     pub admission: AdmissionFlags,
+    #[command(flatten)]
+    pub audit: AuditFlags,
     #[command(flatten)]
     pub kubelet: KubeletFlags,
     #[command(flatten)]

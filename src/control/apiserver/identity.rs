@@ -11,7 +11,8 @@ use crate::api::status::{Result, Status};
 
 /// Answers one of the two documents; anything else is somebody else's.
 pub fn answer(call: &Call) -> Option<Result<Response>> {
-    if !matches!(call.info.path.as_str(), CONFIGURATION | KEYS) {
+    let path = call.info.path.trim_end_matches('/');
+    if !matches!(path, CONFIGURATION | KEYS) {
         return None;
     }
     let Some(accounts) = call.api.door(call.listener).authenticator.accounts() else {
@@ -23,7 +24,7 @@ pub fn answer(call: &Call) -> Option<Result<Response>> {
             .insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
         Some(Ok(response))
     };
-    if call.info.path == KEYS {
+    if path == KEYS {
         let kind = HeaderValue::from_static(KEYS_CONTENT_TYPE);
         return cached(respond::with_body(StatusCode::OK, kind, Body::from(accounts.jwks().to_string())));
     }

@@ -2,7 +2,7 @@
 //!
 //! Every part of the other identity needs the verb `impersonate`; from then on the request is theirs.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::authn::{AUTHENTICATED, UNAUTHENTICATED};
 use super::authz::{self, Authorizer, Decision};
@@ -13,25 +13,32 @@ use crate::api::status::{Result, Status};
 const EXTRA: &str = "impersonate-extra-";
 const ACCOUNT: &str = "system:serviceaccount:";
 
-/// The user the request acts as: its own, or the one it names and may impersonate.
-pub fn user(authorizer: &Authorizer, own: UserInfo, headers: &HeaderMap) -> Result<UserInfo> {
-    if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-        return Ok(own);
+/// The user the request acts as, when it names one and its sender may; the headers that name one come off.
+pub async fn user(
+    authorizer: &Authorizer,
+    own: &UserInfo,
+    headers: &mut HeaderMap,
+) -> Result<Option<UserInfo>> {
+    let named_by: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+    if named_by.is_empty() {
+        return Ok(None);
     }
     let other = named(headers);
+    named_by.into_iter().for_each(|name| drop(headers.remove(name)));
     if other.name.is_empty() {
         return Err(Status::internal("requested an identity's parts without impersonating a user"));
     }
     for wanted in parts(&other) {
         let info = RequestInfo { verb: "impersonate".into(), path: String::new(), resource: Some(wanted) };
-        match authorizer.authorize(&own, &info) {
+        match authorizer.authorize(own, &info).await {
             Decision::Allow { .. } => {}
-            Decision::NoOpinion { reason } => {
-                return Err(authz::forbidden(&own, &info, &reason));
+            Decision::Deny { reason } | Decision::NoOpinion { reason } => {
+                return Err(authz::forbidden(own, &info, &reason));
             }
         }
     }
-    Ok(completed(other))
+    Ok(Some(completed(other)))
 }
 
 /// The identity the headers name.

@@ -5,6 +5,7 @@
 mod accept;
 mod addresses;
 pub mod admission;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
@@ -24,6 +25,7 @@ mod lookup;
 mod openapi;
 mod proxy;
 pub mod registry;
+mod remote;
 pub mod request;
 pub mod respond;
 pub mod reviews;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
 use super::admission::Admission;
+use super::audit::Audit;
 use super::authn::Authenticator;
 use super::authz::{Authorizer, AuthzFlags};
 use super::chain;
@@ -20,7 +21,7 @@ use super::flags::Flags;
 use super::kubelet::KubeletClient;
 use super::lists::Lists;
 use super::proxy::Proxy;
-use super::system::{self, Advertised};
+use super::system::{self, Advertised, FrontDoor};
 use crate::control::store::Store;
 use crate::net::{self, Identity, Protocols, Server, ServingCert};
 use crate::sys::inherit;
@@ -49,6 +50,10 @@ pub struct Api {
     pub admission: Admission,
     pub kubelets: KubeletClient,
     pub proxy: Proxy,
+    /// Where requests are noted down, if anywhere.
+    pub audit: Option<Arc<Audit>>,
+    /// What other API servers and components need to know to believe whom this one believes.
+    pub front_door: FrontDoor,
     /// Where the cluster is told to find this server, `ADDRESS:PORT`.
     pub advertised: String,
     pub service_range: Ipv4Net,
@@ -117,6 +122,8 @@ pub enum ServeError {
     Authn(#[from] super::authn::AuthnError),
     #[error("set up authorization")]
     Authz(#[from] super::authz::AuthzError),
+    #[error("set up the audit log")]
+    Audit(#[from] super::audit::AuditError),
     #[error("set up admission")]
     Admission(#[from] super::admission::AdmissionError),
     #[error("set up the way to kubelets")]
@@ -206,10 +213,9 @@ async fn close(api: &Api) {
 fn build_api(flags: &Flags, store: Store) -> Result<Arc<Api>, ServeError> {
     let authorizer = Arc::new(flags.authz.build(store.clone())?);
     let authenticator = flags.authn.build(store.clone(), flags.authz.always_allows())?;
-    let strict = AuthzFlags { authorization_mode: vec!["Node".into(), "RBAC".into()] };
     let host = Door {
         authenticator: Arc::new(authenticator.anonymous_only_on(HEALTH)),
-        authorizer: Arc::new(strict.build(store.clone())?),
+        authorizer: Arc::new(AuthzFlags::strict().build(store.clone())?),
     };
     let at = advertised(flags);
     let admission = flags.admission.build(store.clone(), authorizer.clone())?;
@@ -218,6 +224,8 @@ fn build_api(flags: &Flags, store: Store) -> Result<Arc<Api>, ServeError> {
         lists: Lists::default(),
         addresses: Addresses::default(),
         admission,
+        audit: flags.audit.build()?,
+        front_door: FrontDoor::of(&flags.authn)?,
         kubelets: flags.kubelet.build(store.clone(), Arc::new(net::Direct))?,
         proxy: Proxy::new(Arc::new(net::Direct), flags.features.build(), flags.museum.clone())?,
         advertised: SocketAddr::new(at.address, at.port).to_string(),

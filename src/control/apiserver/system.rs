@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::authn::{AuthnError, AuthnFlags};
 use super::handlers::meta;
 use super::server::Api;
 use super::{encode, registry};
@@ -32,11 +33,12 @@ pub struct Advertised {
 /// Makes what is missing and mends what differs, now and every ten seconds.
 pub async fn keep(api: Arc<Api>, at: Advertised) {
     let mut interval = tokio::time::interval(EVERY);
-    // The first tick is at once, and the start has just done this.
+    // The first tick is at once, and the start has just ensured what is needed at once.
     interval.tick().await;
     while !api.stopping() {
+        let outcome = publish(&api).await;
         interval.tick().await;
-        if let Err(error) = ensure(&api, at).await {
+        if let Err(error) = outcome.and(ensure(&api, at).await) {
             tracing::warn!(%error, "the server's own objects could not be brought up to date");
         }
     }
@@ -129,6 +131,53 @@ pub async fn ensure(api: &Arc<Api>, at: Advertised) -> Result<()> {
         }),
     )
     .await
+}
+
+/// Publishes whom this server believes, so that others can believe the same
+/// (`kube-system/extension-apiserver-authentication`), and since when uses of legacy tokens are noted.
+pub async fn publish(api: &Arc<Api>) -> Result<()> {
+    let day = Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let tracking = json!({
+        "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
+        "data": {"since": day},
+    });
+    let door = json!({
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": api.front_door.0,
+    });
+    let tracked = create(api, "", "configmaps", tracking);
+    let (tracked, published) = tokio::join!(tracked, keep_fields(api, "", "configmaps", door));
+    tracked.and(published)
+}
+
+/// The authorities and header names this server goes by, as that ConfigMap has them.
+pub struct FrontDoor(std::collections::BTreeMap<&'static str, String>);
+
+impl FrontDoor {
+    pub fn of(flags: &AuthnFlags) -> std::result::Result<Self, AuthnError> {
+        let mut data = std::collections::BTreeMap::new();
+        let read = |path: &std::path::Path| {
+            std::fs::read_to_string(path)
+                .map_err(|source| AuthnError::Read { path: path.display().to_string(), source })
+        };
+        if let Some(path) = &flags.client_ca_file {
+            data.insert("client-ca-file", read(path)?);
+        }
+        let proxy = &flags.requestheader;
+        if let Some(path) = &proxy.requestheader_client_ca_file {
+            data.insert("requestheader-client-ca-file", read(path)?);
+            for (key, list) in [
+                ("requestheader-allowed-names", &proxy.requestheader_allowed_names),
+                ("requestheader-extra-headers-prefix", &proxy.requestheader_extra_headers_prefix),
+                ("requestheader-group-headers", &proxy.requestheader_group_headers),
+                ("requestheader-uid-headers", &proxy.requestheader_uid_headers),
+                ("requestheader-username-headers", &proxy.requestheader_username_headers),
+            ] {
+                data.insert(key, json!(list).to_string());
+            }
+        }
+        Ok(Self(data))
+    }
 }
 
 /// Creates an object unless there is one of that name.

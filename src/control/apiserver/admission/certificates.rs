@@ -13,12 +13,12 @@ use crate::pki;
 const GROUP: &str = "certificates.k8s.io";
 const RESOURCE: &str = "certificatesigningrequests";
 
-pub(super) fn approval(context: &Context, write: &Attributes) -> Result<()> {
+pub(super) async fn approval(context: &Context, write: &Attributes) -> Result<()> {
     if write.operation != Operation::Update || !write.is(GROUP, "certificatesigningrequests/approval") {
         return Ok(());
     }
     let signer = write.new_text("/spec/signerName");
-    match may(context, write, "approve", signer) {
+    match may(context, write, "approve", signer).await {
         true => Ok(()),
         false => {
             Err(write.forbidden(format!("user not permitted to approve requests with signerName {signer:?}")))
@@ -26,17 +26,19 @@ pub(super) fn approval(context: &Context, write: &Attributes) -> Result<()> {
     }
 }
 
-pub(super) fn signing(context: &Context, write: &Attributes) -> Result<()> {
+pub(super) async fn signing(context: &Context, write: &Attributes) -> Result<()> {
     if write.operation != Operation::Update || !write.is(GROUP, "certificatesigningrequests/status") {
         return Ok(());
     }
     let signer = write.old_text("/spec/signerName");
     // Only the certificate and the verdict on signing need the permission.
-    let conditions =
-        |object: &Option<serde_json::Value>| object.as_ref().map(|csr| csr["status"]["conditions"].clone());
+    let failed = |object: &Option<serde_json::Value>| -> Vec<serde_json::Value> {
+        let conditions = object.as_ref().map_or(&[][..], |csr| super::list(&csr["status"]["conditions"]));
+        conditions.iter().filter(|one| one["type"] == "Failed").cloned().collect()
+    };
     let same = write.new_text("/status/certificate") == write.old_text("/status/certificate")
-        && conditions(&write.object) == conditions(&write.old);
-    match same || may(context, write, "sign", signer) {
+        && failed(&write.object) == failed(&write.old);
+    match same || may(context, write, "sign", signer).await {
         true => Ok(()),
         false => {
             Err(write.forbidden(format!("user not permitted to sign requests with signerName {signer:?}")))
@@ -68,9 +70,9 @@ pub(super) fn request_of(write: &Attributes) -> std::result::Result<pki::Request
 }
 
 /// Asks for a verb on a signer, by its name or for all of its domain.
-fn may(context: &Context, write: &Attributes, verb: &str, signer: &str) -> bool {
+async fn may(context: &Context, write: &Attributes, verb: &str, signer: &str) -> bool {
     let domain = signer.split('/').next().unwrap_or_default();
-    [signer.to_owned(), format!("{domain}/*")].into_iter().any(|name| {
+    for name in [signer.to_owned(), format!("{domain}/*")] {
         let resource = ResourceRequest {
             group: GROUP.into(),
             version: "*".into(),
@@ -79,6 +81,9 @@ fn may(context: &Context, write: &Attributes, verb: &str, signer: &str) -> bool 
             ..ResourceRequest::default()
         };
         let info = RequestInfo { verb: verb.into(), resource: Some(resource), ..RequestInfo::default() };
-        context.authorizer.authorize(&write.user, &info).is_allowed()
-    })
+        if context.authorizer.authorize(&write.user, &info).await.is_allowed() {
+            return true;
+        }
+    }
+    false
 }

@@ -7,12 +7,17 @@ mod certificates;
 mod escalation;
 mod external_ips;
 mod lifecycle;
+mod namespaces;
 mod node_restriction;
 mod node_taint;
+mod owners;
+mod pod_security;
 mod priority;
+mod pull;
 mod service_account;
 mod tolerations;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -36,7 +41,6 @@ pub struct Attributes {
     pub user: UserInfo,
     pub operation: Operation,
     pub group: String,
-    #[expect(dead_code, reason = "admission webhooks and policies read it, which come later")]
     pub version: String,
     #[expect(dead_code, reason = "admission webhooks and policies read it, which come later")]
     pub kind: String,
@@ -48,11 +52,18 @@ pub struct Attributes {
     pub object: Option<Value>,
     /// What is stored now; none for a creation.
     pub old: Option<Value>,
-    #[expect(dead_code, reason = "admission webhooks and policies read it, which come later")]
     pub dry_run: bool,
+    /// What plugins tell the audit log.
+    pub annotations: Vec<(String, String)>,
+    /// What plugins tell the client.
+    pub warnings: Vec<String>,
 }
 
 impl Attributes {
+    fn annotate(&mut self, key: &str, value: &str) {
+        self.annotations.push((key.to_owned(), value.to_owned()));
+    }
+
     /// Whether this is about a resource itself or, with `/`, one of its subresources: `pods`, `pods/status`.
     fn is(&self, group: &str, what: &str) -> bool {
         let (resource, subresource) = what.split_once('/').unwrap_or((what, ""));
@@ -83,23 +94,27 @@ impl Attributes {
 
 /// The plugins there are, in the order they run; those marked are on unless switched off.
 const PLUGINS: &[(&str, bool)] = &[
+    ("AlwaysAdmit", false),
+    ("NamespaceAutoProvision", false),
     ("NamespaceLifecycle", true),
+    ("NamespaceExists", false),
     ("ServiceAccount", true),
     ("NodeRestriction", false),
     ("TaintNodesByCondition", true),
+    ("AlwaysPullImages", false),
+    ("PodSecurity", true),
     ("Priority", true),
     ("DefaultTolerationSeconds", true),
+    ("OwnerReferencesPermissionEnforcement", false),
     ("CertificateApproval", true),
     ("CertificateSigning", true),
     ("CertificateSubjectRestriction", true),
     ("DenyServiceExternalIPs", false),
+    ("AlwaysDeny", false),
 ];
 
 /// Real names that are accepted and do nothing yet.
 const UNIMPLEMENTED: &[&str] = &[
-    "AlwaysAdmit",
-    "AlwaysDeny",
-    "AlwaysPullImages",
     "ClusterTrustBundleAttest",
     "DefaultIngressClass",
     "DefaultStorageClass",
@@ -110,13 +125,9 @@ const UNIMPLEMENTED: &[&str] = &[
     "LimitRanger",
     "MutatingAdmissionPolicy",
     "MutatingAdmissionWebhook",
-    "NamespaceAutoProvision",
-    "NamespaceExists",
     "NodeDeclaredFeatureValidator",
-    "OwnerReferencesPermissionEnforcement",
     "PersistentVolumeClaimResize",
     "PodNodeSelector",
-    "PodSecurity",
     "PodTolerationRestriction",
     "PodTopologyLabels",
     "ResourceQuota",
@@ -133,6 +144,9 @@ pub struct AdmissionFlags {
     pub enable_admission_plugins: Vec<String>,
     #[arg(long, value_delimiter = ',')]
     pub disable_admission_plugins: Vec<String>,
+    /// AdmissionConfiguration; of it the plugin PodSecurity's part is read.
+    #[arg(long)]
+    pub admission_control_config_file: Option<PathBuf>,
     #[arg(long, default_value_t = 300)]
     pub default_not_ready_toleration_seconds: i64,
     #[arg(long, default_value_t = 300)]
@@ -147,6 +161,10 @@ pub enum AdmissionError {
     UnknownDisabled(String),
     #[error("{0} in enable-admission-plugins and disable-admission-plugins overlapped")]
     Both(String),
+    #[error("read {path}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("use the admission configuration {path}")]
+    Config { path: PathBuf, source: serde_yaml_ng::Error },
 }
 
 /// The list of plugins of one API server.
@@ -161,6 +179,7 @@ struct Context {
     authorizer: Arc<Authorizer>,
     not_ready_seconds: i64,
     unreachable_seconds: i64,
+    pod_security: pod_security::PodSecurityConfiguration,
 }
 
 impl AdmissionFlags {
@@ -192,10 +211,33 @@ impl AdmissionFlags {
             authorizer,
             not_ready_seconds: self.default_not_ready_toleration_seconds,
             unreachable_seconds: self.default_unreachable_toleration_seconds,
+            pod_security: self.pod_security()?,
         };
         let plugins =
             PLUGINS.iter().filter(|(name, default)| on(name, *default)).map(|(name, _)| *name).collect();
         Ok(Admission { plugins, context })
+    }
+
+    /// PodSecurity's part of the configuration file, written into it or in a file it names.
+    fn pod_security(&self) -> std::result::Result<pod_security::PodSecurityConfiguration, AdmissionError> {
+        let Some(path) = &self.admission_control_config_file else { return Ok(Default::default()) };
+        let read = |path: &Path| -> std::result::Result<Value, AdmissionError> {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| AdmissionError::Read { path: path.to_owned(), source })?;
+            serde_yaml_ng::from_str(&text)
+                .map_err(|source| AdmissionError::Config { path: path.to_owned(), source })
+        };
+        let file = read(path)?;
+        let Some(own) = list(&file["plugins"]).iter().find(|plugin| plugin["name"] == "PodSecurity") else {
+            return Ok(Default::default());
+        };
+        let configuration = match own["path"].as_str() {
+            Some(named) => read(&path.parent().unwrap_or(Path::new("")).join(named))?,
+            None => own["configuration"].clone(),
+        };
+        serde_yaml_ng::to_value(configuration)
+            .and_then(serde_yaml_ng::from_value)
+            .map_err(|source| AdmissionError::Config { path: path.clone(), source })
     }
 }
 
@@ -207,21 +249,27 @@ impl Admission {
     pub async fn admit(&self, write: &mut Attributes) -> Result<()> {
         for name in &self.plugins {
             match *name {
+                "NamespaceAutoProvision" => namespaces::provision(&self.context, write).await?,
                 "NamespaceLifecycle" => lifecycle::admit(&self.context, write)?,
+                "NamespaceExists" => namespaces::exists(&self.context, write)?,
                 "ServiceAccount" => service_account::admit(&self.context, write).await?,
                 "NodeRestriction" => node_restriction::admit(&self.context, write)?,
                 "TaintNodesByCondition" => node_taint::admit(write),
+                "AlwaysPullImages" => pull::admit(write),
+                "PodSecurity" => pod_security::admit(&self.context, write)?,
                 "Priority" => priority::admit(&self.context, write)?,
                 "DefaultTolerationSeconds" => tolerations::admit(&self.context, write),
-                "CertificateApproval" => certificates::approval(&self.context, write)?,
-                "CertificateSigning" => certificates::signing(&self.context, write)?,
+                "OwnerReferencesPermissionEnforcement" => owners::admit(&self.context, write).await?,
+                "CertificateApproval" => certificates::approval(&self.context, write).await?,
+                "CertificateSigning" => certificates::signing(&self.context, write).await?,
                 "CertificateSubjectRestriction" => certificates::subject(write)?,
                 "DenyServiceExternalIPs" => external_ips::admit(write)?,
+                "AlwaysDeny" => return Err(write.forbidden("admission control is denying all modifications")),
                 _ => {}
             }
         }
         // Upstream has this in RBAC's own registry: no flag switches it off.
-        escalation::admit(&self.context, write)
+        escalation::admit(&self.context, write).await
     }
 }
 

@@ -16,7 +16,7 @@ async fn admission(plugins: &[&str]) -> (tempfile::TempDir, Store, Admission) {
     ] {
         put(&store, "", plural, object).await;
     }
-    let modes = AuthzFlags { authorization_mode: vec!["RBAC".into()] };
+    let modes = AuthzFlags { authorization_mode: vec!["RBAC".into()], ..AuthzFlags::strict() };
     let flags = AdmissionFlags {
         enable_admission_plugins: plugins.iter().map(|name| (*name).into()).collect(),
         ..AdmissionFlags::default()
@@ -41,6 +41,8 @@ fn write(user: &str, group: &str, resource: &str, object: Value) -> Attributes {
         object: Some(object),
         old: None,
         dry_run: false,
+        annotations: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 

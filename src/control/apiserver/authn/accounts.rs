@@ -11,14 +11,20 @@ use serde_json::{Value, json};
 
 use super::super::lookup::{deleted_at, object, text};
 use super::super::user::UserInfo;
-use super::CREDENTIAL_ID;
-use crate::control::store::Store;
+use super::super::{encode, registry};
+use super::{CREDENTIAL_ID, Owner};
+use crate::api::go_list::quoted;
+use crate::control::store::{Change, Expect, Store};
 use crate::pki::{self, PkiError, SigningKey, VerifyingKey};
 
 /// Issuer of the tokens in Secrets, which know neither audience nor end.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 /// Clocks may differ by this, and a deleted object counts for as long.
 const LEEWAY: i64 = 60;
+/// On a Secret whose token no longer counts.
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+/// The day a Secret's token was last used.
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 
 /// The key ring and the rules of `--service-account-*`.
 pub struct ServiceAccounts {
@@ -34,6 +40,8 @@ pub struct ServiceAccounts {
     pub(super) lookup: bool,
     /// `--service-account-max-token-expiration` in seconds, 0 for none.
     pub(super) longest: i64,
+    /// `--service-account-jwks-uri`: where the discovery document sends others for the keys.
+    pub(super) jwks_uri: Option<String>,
 }
 
 impl ServiceAccounts {
@@ -53,6 +61,10 @@ impl ServiceAccounts {
         self.longest
     }
 
+    pub fn jwks_uri(&self) -> Option<&str> {
+        self.jwks_uri.as_deref()
+    }
+
     pub fn sign(&self, claims: &Value) -> Result<String, PkiError> {
         self.signer.sign(claims)
     }
@@ -69,7 +81,7 @@ impl ServiceAccounts {
         token: &str,
         wanted: &[String],
         now: i64,
-    ) -> Result<Option<(UserInfo, Vec<String>)>, String> {
+    ) -> Result<Option<Owner>, String> {
         let Ok(unverified) = pki::claims_unverified(token) else { return Ok(None) };
         let issuer = text(&unverified, "/iss");
         let legacy = issuer == LEGACY_ISSUER;
@@ -82,12 +94,21 @@ impl ServiceAccounts {
             .find_map(|key| key.verify(token).ok())
             .ok_or("failed to verify signature: no key of this server made it")?;
         if legacy {
-            return self.legacy(store, &claims, token).map(|user| Some((user, wanted.to_vec())));
+            return self.legacy(store, &claims, token, wanted);
         }
         let audiences = matching(&claims, wanted)?;
         check_dates(&claims, now)?;
         let user = self.bound(store, &claims, now)?;
-        Ok(Some((user, audiences)))
+        let mut owner = Owner::new(user, audiences);
+        if let Some(after) = claims["kubernetes.io"]["warnafter"].as_i64().filter(|after| now > *after) {
+            let since = format!(
+                "subject: {}, seconds after warning threshold: {}",
+                text(&claims, "/sub"),
+                now - after
+            );
+            owner.annotations.insert("authentication.k8s.io/stale-token".into(), since);
+        }
+        Ok(Some(owner))
     }
 
     /// Checks what a bound token names, and makes the user of it.
@@ -117,7 +138,19 @@ impl ServiceAccounts {
     }
 
     /// A token kept in a Secret: good as long as the Secret holds it.
-    fn legacy(&self, store: &Store, claims: &Value, token: &str) -> Result<UserInfo, String> {
+    fn legacy(
+        &self,
+        store: &Store,
+        claims: &Value,
+        token: &str,
+        wanted: &[String],
+    ) -> Result<Option<Owner>, String> {
+        // It knows no audience, so it is for the API server alone.
+        let audiences: Vec<String> =
+            self.audiences.iter().filter(|own| wanted.contains(own)).cloned().collect();
+        if audiences.is_empty() {
+            return Ok(None);
+        }
         let claim =
             |name: &str| claims[format!("kubernetes.io/serviceaccount/{name}")].as_str().unwrap_or_default();
         let (namespace, account) = (claim("namespace"), claim("service-account.name"));
@@ -134,8 +167,19 @@ impl ServiceAccounts {
             }
             let known = Bound { store, now: i64::MAX, namespace };
             known.check("serviceaccounts", "service account", account, uid)?;
+            if secret["metadata"]["labels"].get(INVALID_SINCE).is_some() {
+                return Err(format!(
+                    "the token in secret {namespace}/{} for service account {namespace}/{account} has been marked \
+                     invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove \
+                     the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token",
+                    claim("secret.name")
+                ));
+            }
+            note_use(store, secret);
         }
-        Ok(account_user(namespace, account, uid))
+        let mut owner = Owner::new(account_user(namespace, account, uid), audiences);
+        owner.annotations.insert("authentication.k8s.io/legacy-token".into(), owner.user.name.clone());
+        Ok(Some(owner))
     }
 }
 
@@ -177,6 +221,23 @@ fn account_user(namespace: &str, account: &str, uid: &str) -> UserInfo {
     }
 }
 
+/// Labels a legacy token's Secret with the day of its use; once a day is enough.
+fn note_use(store: &Store, mut secret: Value) {
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let Some(row) = registry::by_name("", "secrets") else { return };
+    if secret["metadata"]["labels"][LAST_USED] == today.as_str() {
+        return;
+    }
+    let revision = text(&secret, "/metadata/resourceVersion").parse().unwrap_or_default();
+    let key = row.key(text(&secret, "/metadata/namespace"), text(&secret, "/metadata/name"));
+    secret["metadata"]["labels"][LAST_USED] = json!(today);
+    let (store, change) = (store.clone(), Change::Put(encode::draft(&secret)));
+    tokio::spawn(async move {
+        // Whoever else writes the Secret now wins; the next use tries again.
+        let _ = store.write(&row.bucket, &key, Some(Expect::Revision(revision)), change).await;
+    });
+}
+
 /// What a bound token tells beside the account: credential id, pod and node.
 fn bound_extra(own: &Value, jti: &str) -> BTreeMap<String, Vec<String>> {
     let mut extra = BTreeMap::new();
@@ -205,7 +266,11 @@ fn matching(claims: &Value, wanted: &[String]) -> Result<Vec<String>, String> {
         wanted.iter().filter(|audience| own.contains(&audience.as_str())).cloned().collect();
     match both.is_empty() {
         false => Ok(both),
-        true => Err(format!("token audiences {own:?} is invalid for the target audiences {wanted:?}")),
+        true => Err(format!(
+            "token audiences {} is invalid for the target audiences {}",
+            quoted(&own),
+            quoted(wanted)
+        )),
     }
 }
 

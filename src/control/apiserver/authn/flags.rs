@@ -1,27 +1,56 @@
 //! The API server's authentication flags, and building the authenticator from them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use super::{Anonymous, Authenticator, ServiceAccounts};
+use super::front_proxy::{FrontProxy, HeaderNames};
+use super::jwt::{Mapping, Provider, Rules};
+use super::static_tokens::StaticTokens;
+use super::tokens::Tokens;
+use super::webhook::TokenWebhook;
+use super::{Anonymous, Authenticator, ServiceAccounts, config};
+use crate::api::go_duration;
+use crate::control::apiserver::remote::{Remote, RemoteError};
 use crate::control::store::Store;
-use crate::pki::{ClientRoots, PkiError, SigningKey, VerifyingKey};
+use crate::net::Verify;
+use crate::pki::{self, ClientRoots, PkiError, SigningKey, VerifyingKey};
+
+/// Upstream's timeout of one call to a token webhook.
+const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `kube-apiserver`'s flags that say who is believed.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AuthnFlags {
-    #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
-    pub anonymous_auth: bool,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub anonymous_auth: Option<bool>,
+    /// AuthenticationConfiguration: OpenID providers and what becomes of anonymous requests.
+    #[arg(long)]
+    pub authentication_config: Option<PathBuf>,
     #[arg(long)]
     pub client_ca_file: Option<PathBuf>,
+    #[arg(long)]
+    pub token_auth_file: Option<PathBuf>,
     #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
     pub enable_bootstrap_token_auth: bool,
+    #[arg(long)]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    #[arg(long, default_value = "v1beta1")]
+    pub authentication_token_webhook_version: String,
+    #[arg(long, default_value = "2m0s", value_parser = go_duration::parse)]
+    pub authentication_token_webhook_cache_ttl: Duration,
+    #[command(flatten)]
+    pub requestheader: RequestHeaderFlags,
+    #[command(flatten)]
+    pub oidc: OidcFlags,
     #[arg(long)]
     pub service_account_issuer: Vec<String>,
     #[arg(long)]
     pub service_account_key_file: Vec<PathBuf>,
     #[arg(long)]
     pub service_account_signing_key_file: Option<PathBuf>,
+    #[arg(long)]
+    pub service_account_jwks_uri: Option<String>,
     #[arg(long, value_delimiter = ',')]
     pub api_audiences: Vec<String>,
     #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
@@ -31,6 +60,47 @@ pub struct AuthnFlags {
     /// A Go duration; 0 sets no limit.
     #[arg(long, default_value = "0s")]
     pub service_account_max_token_expiration: String,
+}
+
+/// Who may speak for others, and in which headers.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RequestHeaderFlags {
+    #[arg(long)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_allowed_names: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "x-remote-user")]
+    pub requestheader_username_headers: Vec<String>,
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_uid_headers: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "x-remote-group")]
+    pub requestheader_group_headers: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "x-remote-extra-")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+}
+
+/// One OpenID provider by flags, as before there was a file for it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct OidcFlags {
+    #[arg(long)]
+    pub oidc_issuer_url: Option<String>,
+    #[arg(long)]
+    pub oidc_client_id: Option<String>,
+    #[arg(long)]
+    pub oidc_ca_file: Option<PathBuf>,
+    #[arg(long, default_value = "sub")]
+    pub oidc_username_claim: String,
+    /// `-` for none; otherwise the issuer's URL and `#`, but for an email none.
+    #[arg(long, allow_hyphen_values = true)]
+    pub oidc_username_prefix: Option<String>,
+    #[arg(long)]
+    pub oidc_groups_claim: Option<String>,
+    #[arg(long)]
+    pub oidc_groups_prefix: Option<String>,
+    #[arg(long, value_delimiter = ',', default_value = "RS256")]
+    pub oidc_signing_algs: Vec<String>,
+    #[arg(long, value_delimiter = ',')]
+    pub oidc_required_claim: Vec<String>,
 }
 
 /// Why the API server cannot start with these flags.
@@ -44,6 +114,28 @@ pub enum AuthnError {
     Use { path: String, source: PkiError },
     #[error("invalid argument {value:?} for \"--{flag}\" flag")]
     Duration { flag: &'static str, value: String },
+    #[error(
+        "--requestheader-client-ca-file and --client-ca-file contain overlapping certificates; \
+         --requestheader-allowed-names must be specified to ensure regular client certificates cannot set \
+         authenticated proxy headers for arbitrary users"
+    )]
+    OverlappingAuthorities,
+    #[error("{0}")]
+    StaticTokens(String),
+    #[error("use {path}: {why}")]
+    Config { path: String, why: String },
+    #[error("--{0} and --authentication-config are mutually exclusive")]
+    Exclusive(&'static str),
+    #[error(
+        "--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file"
+    )]
+    AnonymousTwice,
+    #[error("oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set")]
+    OidcIncomplete,
+    #[error("reach an OpenID provider")]
+    Remote(#[source] RemoteError),
+    #[error("use the token webhook's kubeconfig {path}")]
+    Webhook { path: String, source: RemoteError },
 }
 
 impl AuthnFlags {
@@ -53,29 +145,95 @@ impl AuthnFlags {
         let accounts = self.accounts()?;
         let roots = match &self.client_ca_file {
             None => None,
-            Some(path) => {
-                let bundle = read(path)?;
-                let used = |source| AuthnError::Use { path: path.display().to_string(), source };
-                Some(Arc::new(ClientRoots::from_pem(&bundle).map_err(used)?))
-            }
+            Some(path) => Some(Arc::new(roots(path)?)),
         };
-        if self.anonymous_auth && always_allows {
-            tracing::warn!(
-                "AnonymousAuth is not allowed with the AlwaysAllow authorizer. Resetting AnonymousAuth to false. You should use a different authorizer"
-            );
-        }
-        let anonymous = match self.anonymous_auth && !always_allows {
+        let (providers, anonymous) = self.configured(always_allows)?;
+        let tokens = Tokens {
+            store,
+            fixed: self.static_tokens()?,
+            accounts: Some(Arc::new(accounts)),
+            bootstrap: self.enable_bootstrap_token_auth,
+            providers,
+            webhook: self.webhook()?,
+            known: Mutex::default(),
+        };
+        Ok(Authenticator {
+            front_proxy: self.front_proxy()?.map(Arc::new),
+            roots,
+            tokens: Arc::new(tokens),
+            anonymous,
+        })
+    }
+
+    /// The OpenID providers, and what becomes of anonymous requests.
+    fn configured(&self, always_allows: bool) -> Result<(Vec<Provider>, Anonymous), AuthnError> {
+        let mut anonymous = match self.anonymous_auth.unwrap_or(true) {
             true => Anonymous::Allowed,
             false => Anonymous::Refused,
         };
-        Ok(Authenticator {
-            store,
-            roots,
-            accounts: Some(Arc::new(accounts)),
-            bootstrap_tokens: self.enable_bootstrap_token_auth,
-            anonymous,
-            tokens: Mutex::default(),
-        })
+        let mut providers = Vec::new();
+        if let Some(path) = &self.authentication_config {
+            if self.oidc.oidc_issuer_url.is_some() || self.oidc.oidc_client_id.is_some() {
+                return Err(AuthnError::Exclusive("oidc-issuer-url"));
+            }
+            let text = String::from_utf8_lossy(&read(path)?).into_owned();
+            let said = config::read(&text)
+                .map_err(|why| AuthnError::Config { path: path.display().to_string(), why })?;
+            if let Some(section) = said.anonymous {
+                if self.anonymous_auth.is_some() {
+                    return Err(AuthnError::AnonymousTwice);
+                }
+                anonymous = section;
+            }
+            for (rules, verify) in said.providers {
+                providers.push(Provider::new(rules, verify)?);
+            }
+        }
+        if let Some((rules, verify)) = self.oidc.provider()? {
+            providers.push(Provider::new(rules, verify)?);
+        }
+        if always_allows && anonymous != Anonymous::Refused {
+            tracing::warn!(
+                "AnonymousAuth is not allowed with the AlwaysAllow authorizer. Resetting AnonymousAuth to false. You should use a different authorizer"
+            );
+            anonymous = Anonymous::Refused;
+        }
+        Ok((providers, anonymous))
+    }
+
+    fn front_proxy(&self) -> Result<Option<FrontProxy>, AuthnError> {
+        let flags = &self.requestheader;
+        let Some(path) = &flags.requestheader_client_ca_file else { return Ok(None) };
+        if flags.requestheader_allowed_names.is_empty()
+            && let Some(clients) = &self.client_ca_file
+            && overlap(path, clients)?
+        {
+            return Err(AuthnError::OverlappingAuthorities);
+        }
+        Ok(Some(FrontProxy {
+            roots: roots(path)?,
+            allowed: flags.requestheader_allowed_names.clone(),
+            headers: HeaderNames {
+                user: flags.requestheader_username_headers.clone(),
+                uid: flags.requestheader_uid_headers.clone(),
+                group: flags.requestheader_group_headers.clone(),
+                extra: flags.requestheader_extra_headers_prefix.clone(),
+            },
+        }))
+    }
+
+    fn static_tokens(&self) -> Result<Option<StaticTokens>, AuthnError> {
+        let Some(path) = &self.token_auth_file else { return Ok(None) };
+        let text = String::from_utf8_lossy(&read(path)?).into_owned();
+        StaticTokens::from_csv(&text, &path.display().to_string()).map(Some).map_err(AuthnError::StaticTokens)
+    }
+
+    fn webhook(&self) -> Result<Option<TokenWebhook>, AuthnError> {
+        let Some(path) = &self.authentication_token_webhook_config_file else { return Ok(None) };
+        let remote = Remote::from_kubeconfig(path, WEBHOOK_TIMEOUT)
+            .map_err(|source| AuthnError::Webhook { path: path.display().to_string(), source })?;
+        let version = &self.authentication_token_webhook_version;
+        Ok(Some(TokenWebhook::new(remote, version, self.authentication_token_webhook_cache_ttl)))
     }
 
     fn accounts(&self) -> Result<ServiceAccounts, AuthnError> {
@@ -98,11 +256,12 @@ impl AuthnFlags {
             true => self.service_account_issuer[..1].to_vec(),
             false => self.api_audiences.clone(),
         };
-        let longest =
-            go_seconds(&self.service_account_max_token_expiration).ok_or_else(|| AuthnError::Duration {
+        let longest = go_duration::parse(&self.service_account_max_token_expiration).map_err(|_| {
+            AuthnError::Duration {
                 flag: "service-account-max-token-expiration",
                 value: self.service_account_max_token_expiration.clone(),
-            })?;
+            }
+        })?;
         Ok(ServiceAccounts {
             issuers: self.service_account_issuer.clone(),
             keys,
@@ -110,36 +269,59 @@ impl AuthnFlags {
             audiences,
             extend: self.service_account_extend_token_expiration,
             lookup: self.service_account_lookup,
-            longest,
+            longest: i64::try_from(longest.as_secs()).unwrap_or(i64::MAX),
+            jwks_uri: self.service_account_jwks_uri.clone(),
         })
     }
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, AuthnError> {
-    std::fs::read(path).map_err(|source| AuthnError::Read { path: path.display().to_string(), source })
+impl OidcFlags {
+    fn provider(&self) -> Result<Option<(Rules, Verify)>, AuthnError> {
+        let (issuer, client) = match (&self.oidc_issuer_url, &self.oidc_client_id) {
+            (None, None) => return Ok(None),
+            (Some(issuer), Some(client)) => (issuer, client),
+            _ => return Err(AuthnError::OidcIncomplete),
+        };
+        let path = self.oidc_ca_file.as_ref().ok_or(AuthnError::Required("oidc-ca-file"))?;
+        let prefix = match self.oidc_username_prefix.as_deref() {
+            Some("-") => String::new(),
+            Some(prefix) => prefix.to_owned(),
+            None if self.oidc_username_claim == "email" => String::new(),
+            None => format!("{issuer}#"),
+        };
+        let required = self.oidc_required_claim.iter().filter_map(|pair| pair.split_once('='));
+        let rules = Rules {
+            issuer: issuer.clone(),
+            discovery: None,
+            audiences: vec![client.clone()],
+            algorithms: self.oidc_signing_algs.clone(),
+            username: Mapping { claim: self.oidc_username_claim.clone(), prefix },
+            groups: self.oidc_groups_claim.as_ref().map(|claim| Mapping {
+                claim: claim.clone(),
+                prefix: self.oidc_groups_prefix.clone().unwrap_or_default(),
+            }),
+            uid: None,
+            required: required.map(|(claim, value)| (claim.to_owned(), value.to_owned())).collect(),
+        };
+        Ok(Some((rules, Verify::Bundle(read(path)?))))
+    }
 }
 
-/// The whole seconds of a Go duration such as `1h30m` or `0`.
-fn go_seconds(text: &str) -> Option<i64> {
-    let mut total = 0i64;
-    let mut number = String::new();
-    for char in text.chars() {
-        if char.is_ascii_digit() {
-            number.push(char);
-            continue;
-        }
-        let unit = match char {
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return None,
-        };
-        total += number.parse::<i64>().ok()? * unit;
-        number.clear();
-    }
-    match number.as_str() {
-        "" => Some(total),
-        "0" if total == 0 => Some(0),
-        _ => None,
-    }
+fn roots(path: &Path) -> Result<ClientRoots, AuthnError> {
+    let used = |source| AuthnError::Use { path: path.display().to_string(), source };
+    ClientRoots::from_pem(&read(path)?).map_err(used)
+}
+
+/// Whether two bundles have a certificate in common.
+fn overlap(one: &Path, other: &Path) -> Result<bool, AuthnError> {
+    let all = |path: &Path| {
+        let used = |source| AuthnError::Use { path: path.display().to_string(), source };
+        pki::certificates(&read(path)?).map_err(used)
+    };
+    let others = all(other)?;
+    Ok(all(one)?.iter().any(|cert| others.contains(cert)))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, AuthnError> {
+    std::fs::read(path).map_err(|source| AuthnError::Read { path: path.display().to_string(), source })
 }

@@ -1,17 +1,22 @@
-//! Authentication: who sends this request (`pkg/kubeapiserver/authenticator`).
+//! Authentication: who sends a request (`pkg/kubeapiserver/authenticator`).
 //!
-//! Client certificates first, then bearer tokens (service accounts, bootstrap tokens), anonymous last,
-//! and only if nobody objected: a wrong credential is 401, never anonymous. Left out: front-proxy
-//! headers, static token files, OIDC and webhooks.
+//! In upstream's order: the front proxy's headers, a client certificate, a bearer token, a token among a
+//! WebSocket's subprotocols. An error of one does not keep another from succeeding; but when none knows
+//! the caller and anything was wrong, the answer is 401, never anonymous.
 
 mod accounts;
 mod bearer;
 mod bootstrap;
+mod config;
 mod flags;
+mod front_proxy;
+mod jwt;
+mod static_tokens;
+mod tokens;
+mod webhook;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
@@ -19,15 +24,13 @@ use tracing::info;
 
 pub use accounts::ServiceAccounts;
 pub use flags::{AuthnError, AuthnFlags};
+pub use tokens::Owner;
 
 use super::user::UserInfo;
 use crate::api::status::{Result, Status};
-use crate::control::store::Store;
 use crate::pki::ClientRoots;
-
-/// A token found good stays good this long without a look (upstream's success cache).
-const TOKEN_TTL: Duration = Duration::from_secs(10);
-const CACHED_TOKENS: usize = 4096;
+use front_proxy::FrontProxy;
+use tokens::Tokens;
 
 pub const AUTHENTICATED: &str = "system:authenticated";
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
@@ -56,78 +59,77 @@ pub enum Anonymous {
 
 /// Finds out who sends a request.
 pub struct Authenticator {
-    store: Store,
+    front_proxy: Option<Arc<FrontProxy>>,
     roots: Option<Arc<ClientRoots>>,
-    accounts: Option<Arc<ServiceAccounts>>,
-    bootstrap_tokens: bool,
+    tokens: Arc<Tokens>,
     anonymous: Anonymous,
-    tokens: Mutex<HashMap<String, (Instant, UserInfo)>>,
 }
+
+/// A verdict of one kind of credential: nothing offered is `None`, something wrong is an error.
+type Found = std::result::Result<Option<Owner>, String>;
 
 impl Authenticator {
     /// The caller, or 401.
-    pub fn authenticate(&self, request: Credentials<'_>) -> Result<UserInfo> {
-        match self.credential(request) {
-            Ok(Some(user)) => Ok(authenticated(user)),
-            Ok(None) if self.admits_anonymous(request.path) => Ok(anonymous()),
-            Ok(None) => Err(Status::unauthorized()),
-            Err(reason) => {
-                info!(err = reason, "Unable to authenticate the request");
-                Err(Status::unauthorized())
+    pub async fn authenticate(&self, request: Credentials<'_>) -> Result<Owner> {
+        let mut errors = Vec::new();
+        for found in [self.front_proxy(request), self.certificate(request.certificates)] {
+            match found {
+                Ok(Some(owner)) => return Ok(authenticated(owner)),
+                Ok(None) => {}
+                Err(error) => errors.push(error),
             }
+        }
+        for token in [Ok(bearer::from_header(request.headers)), bearer::from_subprotocol(request.headers)] {
+            let found = match token {
+                Ok(Some(token)) => self.token(&token).await,
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
+            match found {
+                Ok(Some(owner)) => return Ok(authenticated(owner)),
+                Ok(None) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            info!(err = format!("[{}]", errors.join(", ")), "Unable to authenticate the request");
+            return Err(Status::unauthorized());
+        }
+        match self.admits_anonymous(request.path) {
+            true => Ok(Owner::new(anonymous(), Vec::new())),
+            false => Err(Status::unauthorized()),
+        }
+    }
+
+    /// Takes every credential off a request: nobody behind the door may see or pass them on.
+    pub fn strip(&self, headers: &mut HeaderMap) {
+        bearer::strip(headers);
+        match &self.front_proxy {
+            Some(proxy) => proxy.headers.strip(headers),
+            None => front_proxy::HeaderNames::default().strip(headers),
         }
     }
 
     /// A TokenReview: the token's owner and the audiences it was found good for. No audience asked for
     /// means those of this API server.
-    pub fn review(
-        &self,
-        token: &str,
-        audiences: &[String],
-    ) -> std::result::Result<(UserInfo, Vec<String>), String> {
-        let own = self.accounts.as_ref().map(|accounts| accounts.audiences().to_vec()).unwrap_or_default();
-        let found = match audiences.is_empty() {
-            true => self.remembered(token)?.map(|user| (user, own)),
-            false => self.token(token, audiences)?,
-        };
-        let (user, audiences) = found.ok_or("invalid bearer token")?;
-        Ok((authenticated(user), audiences))
-    }
-
-    /// A token's owner, and which of the wanted audiences it is for.
-    fn token(
-        &self,
-        token: &str,
-        audiences: &[String],
-    ) -> std::result::Result<Option<(UserInfo, Vec<String>)>, String> {
-        let now = jiff::Timestamp::now().as_second();
-        if let Some(accounts) = &self.accounts
-            && let Some((user, matching)) = accounts.verify(&self.store, token, audiences, now)?
-        {
-            return Ok(Some((user, matching)));
-        }
-        if self.bootstrap_tokens
-            && let Some(user) = bootstrap::verify(&self.store, token, now)?
-        {
-            return Ok(Some((user, audiences.to_vec())));
-        }
-        Ok(None)
+    pub async fn review(&self, token: &str, audiences: &[String]) -> std::result::Result<Owner, String> {
+        let wanted = if audiences.is_empty() { self.tokens.api_audiences() } else { audiences };
+        let found = self.tokens.owner(token, wanted).await?;
+        found.map(authenticated).ok_or_else(|| "invalid bearer token".into())
     }
 
     /// The same, but nothing is anonymous except on these paths: for the listener on the machine itself.
     pub fn anonymous_only_on(&self, paths: &[&str]) -> Self {
         Self {
-            store: self.store.clone(),
+            front_proxy: self.front_proxy.clone(),
             roots: self.roots.clone(),
-            accounts: self.accounts.clone(),
-            bootstrap_tokens: self.bootstrap_tokens,
+            tokens: self.tokens.clone(),
             anonymous: Anonymous::OnPaths(paths.iter().map(|path| (*path).to_owned()).collect()),
-            tokens: Mutex::default(),
         }
     }
 
     pub fn accounts(&self) -> Option<&Arc<ServiceAccounts>> {
-        self.accounts.as_ref()
+        self.tokens.accounts.as_ref()
     }
 
     fn admits_anonymous(&self, path: &str) -> bool {
@@ -138,24 +140,20 @@ impl Authenticator {
         }
     }
 
-    /// Nothing offered is `None`; something wrong is an error.
-    fn credential(&self, request: Credentials<'_>) -> std::result::Result<Option<UserInfo>, String> {
-        if let Some(user) = self.certificate(request.certificates)? {
-            return Ok(Some(user));
-        }
-        match bearer::token(request.headers) {
-            None => Ok(None),
-            Some(token) => match self.remembered(&token)? {
-                Some(user) => Ok(Some(user)),
-                None => Err("invalid bearer token".into()),
-            },
+    async fn token(&self, token: &str) -> Found {
+        match self.tokens.owner(token, self.tokens.api_audiences()).await? {
+            Some(owner) => Ok(Some(owner)),
+            None => Err("invalid bearer token".into()),
         }
     }
 
-    fn certificate(
-        &self,
-        chain: &[CertificateDer<'static>],
-    ) -> std::result::Result<Option<UserInfo>, String> {
+    fn front_proxy(&self, request: Credentials<'_>) -> Found {
+        let Some(proxy) = &self.front_proxy else { return Ok(None) };
+        let user = proxy.user(request.headers, request.certificates)?;
+        Ok(user.map(|user| Owner::new(user, Vec::new())))
+    }
+
+    fn certificate(&self, chain: &[CertificateDer<'static>]) -> Found {
         let (Some(roots), false) = (&self.roots, chain.is_empty()) else { return Ok(None) };
         let subject =
             roots.verify(chain).map_err(|error| format!("verifying certificate failed: {error}"))?;
@@ -163,42 +161,23 @@ impl Authenticator {
             return Ok(None);
         }
         let id = format!("X509SHA256={}", subject.fingerprint);
-        Ok(Some(UserInfo {
+        let user = UserInfo {
             name: subject.cn.clone(),
             uid: String::new(),
             groups: subject.orgs.clone(),
             extra: BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![id])]),
-        }))
-    }
-
-    fn remembered(&self, token: &str) -> std::result::Result<Option<UserInfo>, String> {
-        let now = Instant::now();
-        {
-            let known = self.tokens.lock().expect("nothing panics while holding the lock");
-            if let Some((until, user)) = known.get(token)
-                && now < *until
-            {
-                return Ok(Some(user.clone()));
-            }
-        }
-        let audiences =
-            self.accounts.as_ref().map(|accounts| accounts.audiences().to_vec()).unwrap_or_default();
-        let Some((user, _)) = self.token(token, &audiences)? else { return Ok(None) };
-        let mut known = self.tokens.lock().expect("nothing panics while holding the lock");
-        if known.len() >= CACHED_TOKENS {
-            known.clear();
-        }
-        known.insert(token.to_owned(), (now + TOKEN_TTL, user.clone()));
-        Ok(Some(user))
+        };
+        Ok(Some(Owner::new(user, Vec::new())))
     }
 }
 
 /// Whoever was recognized is in this group as well.
-fn authenticated(mut user: UserInfo) -> UserInfo {
-    if !user.in_group(AUTHENTICATED) && !user.in_group(UNAUTHENTICATED) {
+fn authenticated(mut owner: Owner) -> Owner {
+    let user = &mut owner.user;
+    if user.name != "system:anonymous" && !user.in_group(AUTHENTICATED) && !user.in_group(UNAUTHENTICATED) {
         user.groups.push(AUTHENTICATED.into());
     }
-    user
+    owner
 }
 
 /// Nobody in particular.

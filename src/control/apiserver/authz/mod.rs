@@ -1,19 +1,21 @@
 //! Authorization: may they (`pkg/kubeapiserver/authorizer`).
 //!
 //! An ordered list of modes; each allows, denies or has no opinion, and no opinion from all is 403.
-//! Members of `system:masters` are let through before any of them. Left out: Webhook and ABAC.
+//! Members of `system:masters` are let through before any of them. Left out: ABAC.
 
+mod config;
 mod node;
 mod rbac;
 mod rules;
+mod webhook;
 
 use std::sync::Arc;
 
 use super::request::RequestInfo;
 use super::user::UserInfo;
 use crate::api::status::Status;
-use crate::control::store::Store;
 
+pub use config::{AuthzError, AuthzFlags};
 pub use node::node_name;
 pub use rules::{Rule, cover};
 
@@ -23,8 +25,16 @@ pub const MASTERS: &str = "system:masters";
 /// What one mode, or all together, say.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
-    Allow { reason: Arc<str> },
-    NoOpinion { reason: String },
+    Allow {
+        reason: Arc<str>,
+    },
+    /// Nobody after it is asked; only a webhook says this.
+    Deny {
+        reason: String,
+    },
+    NoOpinion {
+        reason: String,
+    },
 }
 
 impl Decision {
@@ -42,28 +52,12 @@ impl Decision {
     }
 }
 
-/// `kube-apiserver`'s flag that says who may do what.
-#[derive(Debug, Clone, clap::Args)]
-pub struct AuthzFlags {
-    /// In this order: AlwaysAllow, AlwaysDeny, Node, RBAC.
-    #[arg(long, value_delimiter = ',', default_value = "AlwaysAllow")]
-    pub authorization_mode: Vec<String>,
-}
-
-/// A mode this API server does not know.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthzError {
-    #[error("authorization-mode {0:?} is not a valid mode")]
-    Unknown(String),
-    #[error("authorization-mode {0:?} has mode specified more than once")]
-    Twice(String),
-}
-
 enum Mode {
     AlwaysAllow,
     AlwaysDeny,
     Node(node::NodeAuthorizer),
     Rbac(Arc<rbac::Rbac>),
+    Webhook(webhook::WebhookAuthorizer),
 }
 
 /// The modes, in order.
@@ -73,34 +67,9 @@ pub struct Authorizer {
     rbac: Arc<rbac::Rbac>,
 }
 
-impl AuthzFlags {
-    pub fn build(&self, store: Store) -> Result<Authorizer, AuthzError> {
-        let rbac = Arc::new(rbac::Rbac::new(store.clone()));
-        let mut modes = Vec::new();
-        for (at, name) in self.authorization_mode.iter().enumerate() {
-            if self.authorization_mode[..at].contains(name) {
-                return Err(AuthzError::Twice(name.clone()));
-            }
-            modes.push(match name.as_str() {
-                "AlwaysAllow" => Mode::AlwaysAllow,
-                "AlwaysDeny" => Mode::AlwaysDeny,
-                "Node" => Mode::Node(node::NodeAuthorizer::new(store.clone())),
-                "RBAC" => Mode::Rbac(Arc::clone(&rbac)),
-                other => return Err(AuthzError::Unknown(other.into())),
-            });
-        }
-        Ok(Authorizer { modes, rbac })
-    }
-
-    /// Whether everything is allowed; authentication then refuses anonymous requests.
-    pub fn always_allows(&self) -> bool {
-        self.authorization_mode.iter().any(|mode| mode == "AlwaysAllow")
-    }
-}
-
 impl Authorizer {
     /// Asks the modes in order until one has an opinion.
-    pub fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Decision {
+    pub async fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Decision {
         if user.in_group(MASTERS) {
             return Decision::allow();
         }
@@ -111,6 +80,7 @@ impl Authorizer {
                 Mode::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
                 Mode::Node(node) => node.authorize(user, info),
                 Mode::Rbac(rbac) => rbac.authorize(user, info),
+                Mode::Webhook(webhook) => webhook.authorize(user, info).await,
             };
             match decision {
                 Decision::NoOpinion { reason } if reason.is_empty() => {}
@@ -138,19 +108,22 @@ impl Authorizer {
                     rules.extend(found);
                     gaps.extend(errors);
                 }
+                Mode::Webhook(_) => {
+                    gaps.push("webhook authorizer does not support user rule resolution".to_owned());
+                }
             }
         }
         (rules, gaps)
     }
 
-    /// Whether `user` already holds every one of these rules in a namespace (empty: the whole cluster):
-    /// nobody may hand out what they do not have.
-    pub fn covers(&self, user: &UserInfo, namespace: &str, wanted: &[Rule]) -> bool {
+    /// What of these rules `user` does not hold in a namespace (empty: the whole cluster), and the roles that
+    /// could not be found: nobody may hand out what they do not have.
+    pub fn lacks(&self, user: &UserInfo, namespace: &str, wanted: &[Rule]) -> (Vec<Rule>, Vec<String>) {
         if user.in_group(MASTERS) {
-            return true;
+            return (Vec::new(), Vec::new());
         }
-        let (held, _) = self.rbac.rules_for(user, namespace);
-        rules::cover(&held, wanted)
+        let (held, errors) = self.rbac.rules_for(user, namespace);
+        (rules::missing(&held, wanted), errors)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::super::request::RequestInfo;
+use crate::api::go_list::quoted;
 
 /// One `rbac.authorization.k8s.io/v1` PolicyRule.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -93,6 +94,25 @@ impl Rule {
         })
     }
 
+    /// What a rule about resources is about.
+    fn subject_of(&self) -> (&[String], &[String], &[String]) {
+        (&self.api_groups, &self.resources, &self.resource_names)
+    }
+
+    /// As upstream's `CompactString` prints it.
+    pub fn printed(&self) -> String {
+        let lists = [
+            ("APIGroups", &self.api_groups),
+            ("Resources", &self.resources),
+            ("NonResourceURLs", &self.non_resource_urls),
+            ("ResourceNames", &self.resource_names),
+            ("Verbs", &self.verbs),
+        ];
+        let parts = lists.iter().filter(|(_, list)| !list.is_empty());
+        let parts: Vec<String> = parts.map(|(name, list)| format!("{name}:{}", quoted(list))).collect();
+        format!("{{{}}}", parts.join(", "))
+    }
+
     fn covers_atom(&self, atom: &Self) -> bool {
         let within = |own: &[String], wanted: &[String]| wanted.iter().all(|item| has(own, item));
         if !within(&self.verbs, &atom.verbs) {
@@ -115,10 +135,24 @@ impl Rule {
 
 /// Whether these rules together hold all of those.
 pub fn cover(held: &[Arc<Vec<Rule>>], wanted: &[Rule]) -> bool {
-    wanted
-        .iter()
-        .flat_map(Rule::atoms)
-        .all(|atom| held.iter().any(|rules| rules.iter().any(|rule| rule.covers_atom(&atom))))
+    missing(held, wanted).is_empty()
+}
+
+/// What of `wanted` these rules do not hold, with what is about the same resource put together
+/// (`validation.Covers` and `CompactRules`).
+pub fn missing(held: &[Arc<Vec<Rule>>], wanted: &[Rule]) -> Vec<Rule> {
+    let covered = |atom: &Rule| held.iter().any(|rules| rules.iter().any(|rule| rule.covers_atom(atom)));
+    let mut lacking: Vec<Rule> = Vec::new();
+    for atom in wanted.iter().flat_map(Rule::atoms).filter(|atom| !covered(atom)) {
+        let same =
+            |rule: &&mut Rule| rule.non_resource_urls.is_empty() && rule.subject_of() == atom.subject_of();
+        match lacking.iter_mut().find(same).filter(|_| atom.non_resource_urls.is_empty()) {
+            Some(rule) if rule.verbs.contains(&atom.verbs[0]) => {}
+            Some(rule) => rule.verbs.extend(atom.verbs),
+            None => lacking.push(atom),
+        }
+    }
+    lacking
 }
 
 fn has(list: &[String], wanted: &str) -> bool {

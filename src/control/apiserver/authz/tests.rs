@@ -5,6 +5,7 @@ use serde_json::json;
 use super::super::authn::tests::put;
 use super::*;
 use crate::control::apiserver::request::ResourceRequest;
+use crate::control::store::Store;
 
 fn user(name: &str, groups: &[&str]) -> UserInfo {
     UserInfo {
@@ -36,7 +37,10 @@ fn path(verb: &str, path: &str) -> RequestInfo {
 async fn authorizer(modes: &[&str]) -> (tempfile::TempDir, Store, Authorizer) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    let flags = AuthzFlags { authorization_mode: modes.iter().map(|mode| (*mode).into()).collect() };
+    let flags = AuthzFlags {
+        authorization_mode: modes.iter().map(|mode| (*mode).into()).collect(),
+        ..AuthzFlags::strict()
+    };
     (dir, store.clone(), flags.build(store).unwrap())
 }
 
@@ -60,7 +64,7 @@ async fn a_binding_counts_at_once_and_only_in_its_namespace() {
     let (_dir, store, authorizer) = authorizer(&["RBAC"]).await;
     let jane = user("jane", &["devs", "system:authenticated"]);
     let list = resource("list", "", "pods", "default");
-    assert_eq!(authorizer.authorize(&jane, &list), Decision::NoOpinion { reason: String::new() });
+    assert_eq!(authorizer.authorize(&jane, &list).await, Decision::NoOpinion { reason: String::new() });
     let role = json!({
         "metadata": {"name": "reader", "namespace": "default"},
         "rules": [
@@ -71,7 +75,7 @@ async fn a_binding_counts_at_once_and_only_in_its_namespace() {
     put(&store, "rbac.authorization.k8s.io", "roles", role).await;
     let devs = json!({"kind": "Group", "name": "devs"});
     bind(&store, "rolebindings", "devs-read", "default", ("Role", "reader"), devs).await;
-    match authorizer.authorize(&jane, &list) {
+    match authorizer.authorize(&jane, &list).await {
         Decision::Allow { reason } => assert_eq!(
             &*reason,
             "RBAC: allowed by RoleBinding \"devs-read/default\" of Role \"reader\" to Group \"devs\""
@@ -89,7 +93,7 @@ async fn a_binding_counts_at_once_and_only_in_its_namespace() {
         (resource("list", "", "secrets", "default"), false),
         (resource("get", "apps", "pods:web", "default"), false),
     ] {
-        assert_eq!(authorizer.authorize(&jane, &info).is_allowed(), allowed, "{info:?}");
+        assert_eq!(authorizer.authorize(&jane, &info).await.is_allowed(), allowed, "{info:?}");
     }
 }
 
@@ -101,7 +105,7 @@ async fn a_missing_role_is_named_and_accounts_and_paths_match() {
     let pod = user("system:serviceaccount:default:default", &["system:serviceaccounts"]);
     let version = path("get", "/version");
     assert_eq!(
-        authorizer.authorize(&pod, &version),
+        authorizer.authorize(&pod, &version).await,
         Decision::NoOpinion {
             reason: "RBAC: clusterrole.rbac.authorization.k8s.io \"info\" not found".into()
         }
@@ -111,10 +115,10 @@ async fn a_missing_role_is_named_and_accounts_and_paths_match() {
         "rules": [{"verbs": ["get"], "nonResourceURLs": ["/version", "/healthz/*"]}],
     });
     put(&store, "rbac.authorization.k8s.io", "clusterroles", role).await;
-    assert!(authorizer.authorize(&pod, &version).is_allowed());
-    assert!(authorizer.authorize(&pod, &path("get", "/healthz/ping")).is_allowed());
-    assert!(!authorizer.authorize(&pod, &path("get", "/healthz")).is_allowed());
-    assert!(!authorizer.authorize(&pod, &path("post", "/version")).is_allowed());
+    assert!(authorizer.authorize(&pod, &version).await.is_allowed());
+    assert!(authorizer.authorize(&pod, &path("get", "/healthz/ping")).await.is_allowed());
+    assert!(!authorizer.authorize(&pod, &path("get", "/healthz")).await.is_allowed());
+    assert!(!authorizer.authorize(&pod, &path("post", "/version")).await.is_allowed());
 }
 
 #[tokio::test]
@@ -147,25 +151,28 @@ async fn a_node_reads_what_its_pods_name_and_nothing_else() {
         (resource("create", "authentication.k8s.io", "tokenreviews", ""), true),
         (resource("list", "", "secrets", ""), false),
     ] {
-        assert_eq!(authorizer.authorize(&node, &info).is_allowed(), allowed, "{info:?}");
+        assert_eq!(authorizer.authorize(&node, &info).await.is_allowed(), allowed, "{info:?}");
     }
-    let refused = |info: RequestInfo| match authorizer.authorize(&node, &info) {
+    let refused = async |info: RequestInfo| match authorizer.authorize(&node, &info).await {
         Decision::NoOpinion { reason } => forbidden(&node, &info, &reason).message,
         other => panic!("{other:?}"),
     };
     assert_eq!(
-        refused(resource("get", "", "secrets:db", "default")),
+        refused(resource("get", "", "secrets:db", "default")).await,
         "secrets \"db\" is forbidden: User \"system:node:node-1\" cannot get resource \"secrets\" in API group \"\" \
          in the namespace \"default\": no relationship found between node 'node-1' and this object"
     );
     assert!(
         refused(resource("get", "", "nodes:node-2", ""))
+            .await
             .ends_with("node 'node-1' cannot read 'node-2', only its own Node object")
     );
     let mut own = resource("list", "", "pods", "");
-    assert!(refused(own.clone()).ends_with("can only list/watch pods with spec.nodeName field selector"));
+    assert!(
+        refused(own.clone()).await.ends_with("can only list/watch pods with spec.nodeName field selector")
+    );
     own.resource.as_mut().unwrap().field_selector = "spec.nodeName=node-1".into();
-    assert!(authorizer.authorize(&node, &own).is_allowed());
+    assert!(authorizer.authorize(&node, &own).await.is_allowed());
 }
 
 #[test]
@@ -189,7 +196,7 @@ fn refusals_read_as_upstreams() {
 async fn masters_pass_everywhere_and_nobody_gives_what_they_lack() {
     let (_dir, store, authorizer) = authorizer(&["RBAC"]).await;
     let root = user("kubernetes-super-admin", &["system:masters"]);
-    assert!(authorizer.authorize(&root, &path("get", "/")).is_allowed());
+    assert!(authorizer.authorize(&root, &path("get", "/")).await.is_allowed());
     let role = json!({
         "metadata": {"name": "edit-pods"},
         "rules": [{"verbs": ["get", "create"], "apiGroups": [""], "resources": ["pods"]}],
@@ -198,8 +205,11 @@ async fn masters_pass_everywhere_and_nobody_gives_what_they_lack() {
     let jane = json!({"kind": "User", "name": "jane"});
     bind(&store, "clusterrolebindings", "b", "", ("ClusterRole", "edit-pods"), jane).await;
     let jane = user("jane", &[]);
-    assert!(authorizer.covers(&jane, "", &[Rule::resources(&["get"], &[""], &["pods"])]));
-    assert!(!authorizer.covers(&jane, "", &[Rule::resources(&["get", "delete"], &[""], &["pods"])]));
-    assert!(!authorizer.covers(&jane, "", &[Rule::resources(&["get"], &["*"], &["pods"])]));
-    assert!(authorizer.covers(&root, "", &Rule::everything()));
+    let lacks = |wanted: Rule| authorizer.lacks(&jane, "", &[wanted]).0;
+    assert!(lacks(Rule::resources(&["get"], &[""], &["pods"])).is_empty());
+    let more = Rule::resources(&["get", "delete", "patch"], &[""], &["pods"]);
+    let printed: Vec<String> = lacks(more).iter().map(Rule::printed).collect();
+    assert_eq!(printed, ["{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\" \"patch\"]}"]);
+    assert!(!lacks(Rule::resources(&["get"], &["*"], &["pods"])).is_empty());
+    assert!(authorizer.lacks(&root, "", &Rule::everything()).0.is_empty());
 }

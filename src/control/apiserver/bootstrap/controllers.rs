@@ -9,6 +9,19 @@ const APPS: &str = "apps extensions";
 
 pub(super) const ROLES: &[Role] = &[
     role(
+        "system:controller:attachdetach-controller",
+        &[
+            on("list watch", "core", "persistentvolumeclaims persistentvolumes"),
+            on(READ, "core", "nodes"),
+            on("patch update", "core", "nodes/status"),
+            on("list watch", "core", "pods"),
+            EVENTS,
+            on("create delete get list watch", "storage.k8s.io", "volumeattachments"),
+            on(READ, "storage.k8s.io", "csidrivers"),
+            on(READ, "storage.k8s.io", "csinodes"),
+        ],
+    ),
+    role(
         "system:controller:certificate-controller",
         &[
             on("delete get list watch", CSR, "certificatesigningrequests"),
@@ -106,8 +119,51 @@ pub(super) const ROLES: &[Role] = &[
         ],
     ),
     role(
+        "system:controller:expand-controller",
+        &[
+            on("get list patch update watch", "core", "persistentvolumes"),
+            on("patch update", "core", "persistentvolumeclaims/status"),
+            on(READ, "core", "persistentvolumeclaims"),
+            EVENTS,
+            on("get", "core", "services"),
+        ],
+    ),
+    role(
+        "system:controller:ephemeral-volume-controller",
+        &[
+            on(READ, "core", "pods"),
+            on("update", "core", "pods/finalizers"),
+            on("create get list watch", "core", "persistentvolumeclaims"),
+            EVENTS,
+        ],
+    ),
+    role(
+        "system:controller:resource-claim-controller",
+        &[
+            on(READ, "core", "pods"),
+            on("update", "core", "pods/finalizers"),
+            on("create delete get list watch", "resource.k8s.io", "resourceclaims"),
+            on("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status"),
+            on("patch update", "core", "pods/status"),
+            EVENTS,
+        ],
+    ),
+    role(
         "system:controller:generic-garbage-collector",
         &[on("delete get list patch update watch", "*", "*"), EVENTS],
+    ),
+    role(
+        "system:controller:horizontal-pod-autoscaler",
+        &[
+            on(READ, "autoscaling", "horizontalpodautoscalers"),
+            on("update", "autoscaling", "horizontalpodautoscalers/status"),
+            on("get update", "*", "*/scale"),
+            on("list watch", "core", "pods"),
+            on("list watch", "metrics.k8s.io", "pods"),
+            on(READ, "custom.metrics.k8s.io", "*"),
+            on(READ, "external.metrics.k8s.io", "*"),
+            EVENTS,
+        ],
     ),
     role(
         "system:controller:job-controller",
@@ -145,10 +201,25 @@ pub(super) const ROLES: &[Role] = &[
         ],
     ),
     role(
+        "system:controller:persistent-volume-binder",
+        &[
+            on("create delete get list update watch", "core", "persistentvolumes"),
+            on("update", "core", "persistentvolumes/status"),
+            on("get list update watch", "core", "persistentvolumeclaims"),
+            on("update", "core", "persistentvolumeclaims/status"),
+            on("create delete get list watch", "core", "pods"),
+            on(READ, "storage.k8s.io", "storageclasses"),
+            on("list watch", "core", "nodes"),
+            EVENTS,
+            on("watch", "core", "events"),
+            on("get", "core", "services"),
+        ],
+    ),
+    role(
         "system:controller:pod-garbage-collector",
         &[
             on("delete list watch", "core", "pods"),
-            on("get list", "core", "nodes"),
+            on(READ, "core", "nodes"),
             on("patch", "core", "pods/status"),
         ],
     ),
@@ -158,6 +229,16 @@ pub(super) const ROLES: &[Role] = &[
             on("get list update watch", APPS, "replicasets"),
             on("update", APPS, "replicasets/status"),
             on("update", APPS, "replicasets/finalizers"),
+            on("create delete list patch watch", "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    role(
+        "system:controller:replication-controller",
+        &[
+            on("get list update watch", "core", "replicationcontrollers"),
+            on("update", "core", "replicationcontrollers/status"),
+            on("update", "core", "replicationcontrollers/finalizers"),
             on("create delete list patch watch", "core", "pods"),
             EVENTS,
         ],
@@ -182,6 +263,16 @@ pub(super) const ROLES: &[Role] = &[
         ],
     ),
     role(
+        "system:controller:service-cidrs-controller",
+        &[
+            on("get list patch update watch", "networking.k8s.io", "servicecidrs"),
+            on("patch update", "networking.k8s.io", "servicecidrs/finalizers"),
+            on("patch update", "networking.k8s.io", "servicecidrs/status"),
+            on(READ, "networking.k8s.io", "ipaddresses"),
+            EVENTS,
+        ],
+    ),
+    role(
         "system:controller:statefulset-controller",
         &[
             on("list watch", "core", "pods"),
@@ -190,7 +281,9 @@ pub(super) const ROLES: &[Role] = &[
             on("update", "apps", "statefulsets/finalizers"),
             on("create delete get patch update", "core", "pods"),
             on("create delete get list patch update watch", "apps", "controllerrevisions"),
-            on("create delete get update", "core", "persistentvolumeclaims"),
+            on("create get list watch", "core", "persistentvolumeclaims"),
+            on("delete update", "core", "persistentvolumeclaims"),
+            on("update", "core", "pods/finalizers"),
             EVENTS,
         ],
     ),
@@ -199,4 +292,39 @@ pub(super) const ROLES: &[Role] = &[
         &[on("delete get list watch", "batch", "jobs"), EVENTS],
     ),
     role("system:controller:ttl-controller", &[on("list patch update watch", "core", "nodes"), EVENTS]),
+    role(
+        "system:controller:pvc-protection-controller",
+        &[on("get list update watch", "core", "persistentvolumeclaims"), on(READ, "core", "pods"), EVENTS],
+    ),
+    role(
+        "system:controller:pv-protection-controller",
+        &[on("get list update watch", "core", "persistentvolumes"), EVENTS],
+    ),
+    role(
+        "system:controller:volumeattributesclass-protection-controller",
+        &[
+            on(READ, "core", "persistentvolumeclaims"),
+            on(READ, "core", "persistentvolumes"),
+            on("get list update watch", "storage.k8s.io", "volumeattributesclasses"),
+            EVENTS,
+        ],
+    ),
+    role(
+        "system:controller:validatingadmissionpolicy-status-controller",
+        &[
+            on(READ, "admissionregistration.k8s.io", "validatingadmissionpolicies"),
+            on("get patch update", "admissionregistration.k8s.io", "validatingadmissionpolicies/status"),
+            EVENTS,
+        ],
+    ),
+    role(
+        "system:controller:selinux-warning-controller",
+        &[
+            EVENTS,
+            on(READ, "core", "persistentvolumes"),
+            on(READ, "core", "persistentvolumeclaims"),
+            on(READ, "core", "pods"),
+            on(READ, "storage.k8s.io", "csidrivers"),
+        ],
+    ),
 ];

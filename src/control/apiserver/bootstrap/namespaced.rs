@@ -31,6 +31,13 @@ const LOCAL: &[Local] = &[
     },
     Local {
         namespace: "kube-system",
+        name: "system:controller:cloud-provider",
+        binding: "",
+        rules: &[on("create get list watch", "core", "configmaps")],
+        subjects: "account:kube-system:cloud-provider",
+    },
+    Local {
+        namespace: "kube-system",
         name: "system:controller:token-cleaner",
         binding: "",
         rules: &[on("delete get list watch", "core", "secrets"), super::EVENTS],
@@ -43,8 +50,10 @@ const LOCAL: &[Local] = &[
         rules: &[
             on("watch", "core", "configmaps"),
             named("get update", "core", "configmaps", "kube-controller-manager"),
+            on("create get list update watch", "coordination.k8s.io", "leases"),
         ],
-        subjects: "user:system:kube-controller-manager account:kube-system:kube-controller-manager",
+        subjects: "user:system:kube-controller-manager account:kube-system:kube-controller-manager \
+                   account:kube-system:leader-election-controller",
     },
     Local {
         namespace: "kube-system",

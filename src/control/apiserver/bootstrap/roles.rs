@@ -90,9 +90,16 @@ pub(super) const ROLES: &[Role] = &[
             ),
             on(WRITE, "autoscaling", "horizontalpodautoscalers"),
             on(WRITE, "batch", "cronjobs jobs"),
+            on(
+                WRITE,
+                "extensions",
+                "daemonsets deployments deployments/rollback deployments/scale ingresses networkpolicies replicasets \
+                 replicasets/scale replicationcontrollers/scale",
+            ),
             on(WRITE, "policy", "poddisruptionbudgets"),
             on(WRITE, "networking.k8s.io", "ingresses networkpolicies"),
             on(READ_WRITE, "coordination.k8s.io", "leases"),
+            on(WRITE, "resource.k8s.io", "resourceclaims resourceclaimtemplates"),
         ],
         aggregate_to: "edit",
         aggregates: "",
@@ -123,12 +130,25 @@ pub(super) const ROLES: &[Role] = &[
             ),
             on(READ, "autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
             on(READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
+            on(
+                READ,
+                "extensions",
+                "daemonsets daemonsets/status deployments deployments/scale deployments/status ingresses \
+                 ingresses/status networkpolicies replicasets replicasets/scale replicasets/status \
+                 replicationcontrollers/scale",
+            ),
             on(READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
             on(READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
+            on(READ, "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates"),
         ],
         aggregate_to: "view",
         aggregates: "",
     },
+    // Kept upstream for those who still bind it.
+    role(
+        "system:heapster",
+        &[on(READ, "core", "events namespaces nodes pods"), on(READ, "extensions", "deployments")],
+    ),
     role("system:auth-delegator", &[DELEGATE_TOKENS, DELEGATE_ACCESS]),
     role("system:kube-aggregator", &[on(READ, "core", "endpoints services")]),
     role(
@@ -136,11 +156,9 @@ pub(super) const ROLES: &[Role] = &[
         &[
             on(READ, "core", "nodes"),
             on("proxy", "core", "nodes"),
-            on(
-                "*",
-                "core",
-                "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats",
-            ),
+            on("*", "core", "nodes/log nodes/metrics nodes/proxy nodes/stats"),
+            // Fine-grained authorization of the kubelet's API.
+            on("*", "core", "nodes/configz nodes/healthz nodes/pods"),
         ],
     ),
     role(
@@ -152,7 +170,7 @@ pub(super) const ROLES: &[Role] = &[
             on("create get list watch", "core", "nodes"),
             on("patch update", "core", "nodes/status"),
             on("patch update", "core", "nodes"),
-            on("create patch update", "core events.k8s.io", "events"),
+            on("create patch update", "core", "events"),
             on(READ, "core", "pods"),
             on("create delete", "core", "pods"),
             on("patch update", "core", "pods/status"),
@@ -168,7 +186,9 @@ pub(super) const ROLES: &[Role] = &[
             on(READ, "storage.k8s.io", "csidrivers"),
             on("create delete get patch update", "storage.k8s.io", "csinodes"),
             on(READ, "node.k8s.io", "runtimeclasses"),
-            on(READ, CSR, "clustertrustbundles"),
+            on("get", "resource.k8s.io", "resourceclaims"),
+            on("deletecollection", "resource.k8s.io", "resourceslices"),
+            on("get", "core", "serviceaccounts"),
         ],
     ),
     role("system:node-bootstrapper", &[on("create get list watch", CSR, "certificatesigningrequests")]),
@@ -182,8 +202,8 @@ pub(super) const ROLES: &[Role] = &[
             on("list watch", "core", "endpoints services"),
             on(READ, "core", "nodes"),
             EVENTS,
-            on("list watch", "discovery.k8s.io", "endpointslices"),
             on("list watch", "networking.k8s.io", "servicecidrs"),
+            on("list watch", "discovery.k8s.io", "endpointslices"),
         ],
     ),
     role(
@@ -208,7 +228,8 @@ pub(super) const ROLES: &[Role] = &[
         &[
             EVENTS,
             on("create", "coordination.k8s.io", "leases"),
-            named("get update", "coordination.k8s.io", "leases", "kube-scheduler"),
+            named("get list update watch", "coordination.k8s.io", "leases", "kube-scheduler"),
+            on(READ_WRITE, "coordination.k8s.io", "leasecandidates"),
             on(READ, "core", "nodes"),
             on("delete get list watch", "core", "pods"),
             on("create", "core", "bindings pods/binding"),
@@ -221,9 +242,15 @@ pub(super) const ROLES: &[Role] = &[
             DELEGATE_TOKENS,
             DELEGATE_ACCESS,
             on(READ, "storage.k8s.io", "csinodes"),
+            on(READ, "storage.k8s.io", "volumeattachments"),
             on(READ, "core", "namespaces"),
             on(READ, "storage.k8s.io", "csidrivers"),
             on(READ, "storage.k8s.io", "csistoragecapacities"),
+            on(READ, "resource.k8s.io", "deviceclasses"),
+            on("get list patch update watch", "resource.k8s.io", "resourceclaims"),
+            on("get list patch update watch", "resource.k8s.io", "resourceclaims/status"),
+            on("get list patch update watch", "core", "pods/finalizers"),
+            on(READ, "resource.k8s.io", "resourceslices"),
         ],
     ),
     role(
@@ -246,7 +273,10 @@ pub(super) const ROLES: &[Role] = &[
     ),
     role(
         "system:service-account-issuer-discovery",
-        &[paths("get", "/.well-known/openid-configuration /openid/v1/jwks")],
+        &[paths(
+            "get",
+            "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
+        )],
     ),
     role(
         "system:certificates.k8s.io:certificatesigningrequests:nodeclient",

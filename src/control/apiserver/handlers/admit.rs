@@ -35,7 +35,13 @@ pub async fn admit(
         object,
         old: old.cloned(),
         dry_run,
+        annotations: Vec::new(),
+        warnings: Vec::new(),
     };
-    call.api.admission.admit(&mut attributes).await?;
-    Ok(attributes.object)
+    let outcome = call.api.admission.admit(&mut attributes).await;
+    for (key, value) in &attributes.annotations {
+        call.notes.annotate(key, value);
+    }
+    attributes.warnings.drain(..).for_each(|warning| call.notes.warn(warning));
+    outcome.map(|()| attributes.object)
 }

@@ -99,7 +99,7 @@ async fn stream(call: &Call, client: Client) -> Result<Response> {
         return Err(Status::method_not_allowed());
     }
     if api.proxy.features.enabled(Feature::AuthorizePodWebsocketUpgradeCreatePermission) {
-        may_create(&api.door(call.listener).authorizer, call)?;
+        may_create(&api.door(call.listener).authorizer, call).await?;
     }
     let streams = streams::Streams {
         kubelets: &api.kubelets,
@@ -110,16 +110,18 @@ async fn stream(call: &Call, client: Client) -> Result<Response> {
 }
 
 /// A stream asked for by GET needs the verb `create` as one asked for by POST does (kubernetes#133515).
-fn may_create(authorizer: &Authorizer, call: &Call) -> Result<()> {
+async fn may_create(authorizer: &Authorizer, call: &Call) -> Result<()> {
     if call.info.verb == "create" {
         return Ok(());
     }
     let info = RequestInfo { verb: "create".into(), ..call.info.clone() };
-    match authorizer.authorize(&call.user, &info) {
+    match authorizer.authorize(&call.user, &info).await {
         Decision::Allow { .. } => Ok(()),
         // Upstream gives the authorizer's reason alone here, which for RBAC is nothing; kubectl never
         // shows it, since it tries again by POST and shows that answer.
-        Decision::NoOpinion { reason } => Err(Status::forbidden("", "pods", &call.asked().name, &reason)),
+        Decision::Deny { reason } | Decision::NoOpinion { reason } => {
+            Err(Status::forbidden("", "pods", &call.asked().name, &reason))
+        }
     }
 }
 

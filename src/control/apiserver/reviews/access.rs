@@ -30,7 +30,12 @@ pub(super) fn subject(kind: &str, review: &Value) -> Result<UserInfo> {
 }
 
 /// The verdict.
-pub(super) fn status(authorizer: &Authorizer, kind: &str, review: &Value, user: &UserInfo) -> Result<Value> {
+pub(super) async fn status(
+    authorizer: &Authorizer,
+    kind: &str,
+    review: &Value,
+    user: &UserInfo,
+) -> Result<Value> {
     let spec = &review["spec"];
     let info = match (&spec["resourceAttributes"], &spec["nonResourceAttributes"]) {
         (Value::Object(_), Value::Null) => resource(review),
@@ -46,10 +51,14 @@ pub(super) fn status(authorizer: &Authorizer, kind: &str, review: &Value, user: 
         }
     };
     let mut status = json!({"allowed": false});
-    let reason = match authorizer.authorize(user, &info) {
+    let reason = match authorizer.authorize(user, &info).await {
         Decision::Allow { reason } => {
             status["allowed"] = json!(true);
             reason.to_string()
+        }
+        Decision::Deny { reason } => {
+            status["denied"] = json!(true);
+            reason
         }
         Decision::NoOpinion { reason } => reason,
     };

@@ -27,7 +27,7 @@ pub struct Asked<'a> {
 ///
 /// # Errors
 /// 400 and 422 for a question that makes no sense, 405 for what is no review.
-pub fn answer(
+pub async fn answer(
     asked: Asked<'_>,
     resource: &str,
     namespace: &str,
@@ -35,15 +35,15 @@ pub fn answer(
     user: &UserInfo,
 ) -> Result<Value> {
     let status = match resource {
-        "tokenreviews" => token_status(asked.authenticator, &review)?,
+        "tokenreviews" => token_status(asked.authenticator, &review).await?,
         "selfsubjectreviews" => json!({"userInfo": to_json(user)}),
         "selfsubjectrulesreviews" => rules::status(asked.authorizer, &review, user)?,
         "selfsubjectaccessreviews" => {
-            access::status(asked.authorizer, "SelfSubjectAccessReview", &review, user)?
+            access::status(asked.authorizer, "SelfSubjectAccessReview", &review, user).await?
         }
         "subjectaccessreviews" => {
             let subject = access::subject("SubjectAccessReview", &review)?;
-            access::status(asked.authorizer, "SubjectAccessReview", &review, &subject)?
+            access::status(asked.authorizer, "SubjectAccessReview", &review, &subject).await?
         }
         "localsubjectaccessreviews" => {
             if text(&review, "/spec/resourceAttributes/namespace") != namespace {
@@ -51,7 +51,7 @@ pub fn answer(
                 return Err(Status::bad_request(why));
             }
             let subject = access::subject("LocalSubjectAccessReview", &review)?;
-            access::status(asked.authorizer, "LocalSubjectAccessReview", &review, &subject)?
+            access::status(asked.authorizer, "LocalSubjectAccessReview", &review, &subject).await?
         }
         _ => return Err(Status::method_not_allowed()),
     };
@@ -62,15 +62,16 @@ pub fn answer(
     Ok(review)
 }
 
-fn token_status(authenticator: &Authenticator, review: &Value) -> Result<Value> {
+async fn token_status(authenticator: &Authenticator, review: &Value) -> Result<Value> {
     let token = text(review, "/spec/token");
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
     let audiences: Vec<String> = strings(&review["spec"]["audiences"]);
-    match authenticator.review(token, &audiences) {
-        Ok((user, audiences)) => {
-            Ok(json!({"authenticated": true, "user": to_json(&user), "audiences": audiences}))
+    match authenticator.review(token, &audiences).await {
+        Ok(owner) => {
+            let (user, audiences) = (to_json(&owner.user), owner.audiences);
+            Ok(json!({"authenticated": true, "user": user, "audiences": audiences}))
         }
         Err(error) => Ok(json!({"user": {}, "error": error})),
     }

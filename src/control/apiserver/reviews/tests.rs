@@ -81,9 +81,10 @@ impl World {
         request.issue(object)
     }
 
-    fn review(&self, token: &str) -> Value {
+    async fn review(&self, token: &str) -> Value {
         let review = json!({"spec": {"token": token}});
-        answer(self.asked(), "tokenreviews", "", review, &UserInfo::default()).unwrap()["status"].clone()
+        let answered = answer(self.asked(), "tokenreviews", "", review, &UserInfo::default()).await;
+        answered.unwrap()["status"].clone()
     }
 }
 
@@ -114,7 +115,7 @@ async fn a_token_as_a_kubelet_asks_for_it_lives_a_year_and_warns_after_an_hour()
     );
     let end: jiff::Timestamp = answer["status"]["expirationTimestamp"].as_str().unwrap().parse().unwrap();
     assert_eq!(end.as_second() - iat, 3607);
-    let status = world.review(token);
+    let status = world.review(token).await;
     assert_eq!(status["user"]["username"], "system:serviceaccount:default:default");
     assert_eq!(status["user"]["extra"]["authentication.kubernetes.io/node-name"], json!(["node-1"]));
     assert!(status["user"]["groups"].as_array().unwrap().contains(&json!("system:authenticated")));
@@ -141,20 +142,20 @@ async fn impossible_tokens_are_refused_in_upstreams_words() {
     assert_eq!(world.issue(gone).unwrap_err().message, "pods \"gone\" not found");
     let other = json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "web", "uid": "old"}});
     assert_eq!(world.issue(other).unwrap_err().code, 409);
-    assert!(world.review("junk")["error"].is_string());
+    assert!(world.review("junk").await["error"].is_string());
 }
 
 #[tokio::test]
 async fn access_is_reviewed_with_the_reason() {
     let world = world(&[]).await;
-    let ask = |spec: Value| {
+    let ask = async |spec: Value| {
         let review = json!({"spec": spec});
-        answer(world.asked(), "subjectaccessreviews", "", review, &UserInfo::default())
+        answer(world.asked(), "subjectaccessreviews", "", review, &UserInfo::default()).await
     };
     let status = ask(json!({
         "user": "system:kube-scheduler",
         "resourceAttributes": {"verb": "create", "resource": "pods", "subresource": "binding", "namespace": "default"},
-    }));
+    })).await;
     assert_eq!(
         status.unwrap()["status"],
         json!({
@@ -163,10 +164,14 @@ async fn access_is_reviewed_with_the_reason() {
                        \"system:kube-scheduler\" to User \"system:kube-scheduler\"",
         })
     );
-    let denied = ask(json!({"user": "jane", "nonResourceAttributes": {"verb": "get", "path": "/metrics"}}));
+    let denied =
+        ask(json!({"user": "jane", "nonResourceAttributes": {"verb": "get", "path": "/metrics"}})).await;
     assert_eq!(denied.unwrap()["status"], json!({"allowed": false}));
-    assert_eq!(ask(json!({"user": "jane"})).unwrap_err().code, 422);
-    assert_eq!(ask(json!({"nonResourceAttributes": {"verb": "get", "path": "/"}})).unwrap_err().code, 422);
+    assert_eq!(ask(json!({"user": "jane"})).await.unwrap_err().code, 422);
+    assert_eq!(
+        ask(json!({"nonResourceAttributes": {"verb": "get", "path": "/"}})).await.unwrap_err().code,
+        422
+    );
 }
 
 #[tokio::test]
@@ -174,13 +179,13 @@ async fn i_can_ask_who_i_am_and_what_i_may_do() {
     let world = world(&[]).await;
     let me =
         UserInfo { name: "jane".into(), groups: vec!["system:authenticated".into()], ..UserInfo::default() };
-    let who = answer(world.asked(), "selfsubjectreviews", "", json!({}), &me).unwrap();
+    let who = answer(world.asked(), "selfsubjectreviews", "", json!({}), &me).await.unwrap();
     assert_eq!(who["status"]["userInfo"], json!({"username": "jane", "groups": ["system:authenticated"]}));
     let review = json!({"spec": {"namespace": "default"}});
-    let rules = answer(world.asked(), "selfsubjectrulesreviews", "", review, &me).unwrap();
+    let rules = answer(world.asked(), "selfsubjectrulesreviews", "", review, &me).await.unwrap();
     assert_eq!(rules["status"]["incomplete"], false);
     assert!(rules["status"]["nonResourceRules"].as_array().unwrap().len() >= 2);
     let own = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "secrets", "namespace": "default"}}});
-    let own = answer(world.asked(), "selfsubjectaccessreviews", "", own, &me).unwrap();
+    let own = answer(world.asked(), "selfsubjectaccessreviews", "", own, &me).await.unwrap();
     assert_eq!(own["status"]["allowed"], false);
 }

@@ -43,6 +43,6 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
 pub async fn answer_only(call: &Call, row: &'static Resource) -> Result<Response> {
     match row.plural {
         "bindings" => binding::by_name_in_body(call).await,
-        _ => review::answer(call, row),
+        _ => review::answer(call, row).await,
     }
 }

@@ -10,11 +10,12 @@ use crate::control::apiserver::handlers::options::WriteOptions;
 use crate::control::apiserver::registry::Resource;
 use crate::control::apiserver::{respond, reviews};
 
-pub fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
+pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     let options = WriteOptions::read(&call.query)?;
     let decoded = body::decode(row, body::parse(&call.headers, &call.body)?, options.fields)?;
     let door = call.api.door(call.listener);
     let asked = reviews::Asked { authenticator: &door.authenticator, authorizer: &door.authorizer };
-    let review = reviews::answer(asked, row.plural, &call.asked().namespace, decoded.object, &call.user)?;
+    let review =
+        reviews::answer(asked, row.plural, &call.asked().namespace, decoded.object, &call.user).await?;
     Ok(respond::warn(respond::value(StatusCode::CREATED, &review), &decoded.warnings))
 }

@@ -1,0 +1,241 @@
+//! Tokens of OpenID providers (`apiserver/plugin/pkg/authenticator/token/oidc`): who issued it, by which key,
+//! for whom, and what its claims make of its owner.
+//!
+//! A provider's keys come from its discovery document and are fetched again when a token names a key that
+//! is not among them. Left out on purpose: CEL expressions and distributed claims, which the configuration
+//! refuses by name.
+
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::super::lookup::text;
+use super::super::remote::Remote;
+use super::super::user::UserInfo;
+use super::webhook::chain;
+use super::{AuthnError, CREDENTIAL_ID};
+use crate::net::Verify;
+use crate::pki::{self, JwkSet, JwsError};
+
+/// A provider that cannot be reached is asked again after this.
+const AGAIN: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Tokens naming unknown keys make us ask no more often than this.
+const REFRESH_AT_MOST: Duration = Duration::from_secs(1);
+/// Clocks may differ by this before `nbf` (go-oidc).
+const LEEWAY: i64 = 300;
+
+/// How one part of a user is made of a claim.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Mapping {
+    pub(super) claim: String,
+    pub(super) prefix: String,
+}
+
+/// What is believed of one provider.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Rules {
+    pub(super) issuer: String,
+    /// Where the configuration document is, if not below the issuer.
+    pub(super) discovery: Option<String>,
+    pub(super) audiences: Vec<String>,
+    pub(super) algorithms: Vec<String>,
+    pub(super) username: Mapping,
+    pub(super) groups: Option<Mapping>,
+    pub(super) uid: Option<String>,
+    /// Claims that must have a value.
+    pub(super) required: Vec<(String, String)>,
+}
+
+/// One OpenID provider.
+pub(super) struct Provider {
+    rules: Rules,
+    keys: Arc<Keys>,
+}
+
+/// A provider's keys as last fetched.
+struct Keys {
+    document: Remote,
+    issuer: String,
+    verify: Verify,
+    current: RwLock<Option<JwkSet>>,
+    /// When they were last asked for; held while asking.
+    asked: Mutex<Option<Instant>>,
+}
+
+impl Provider {
+    /// Prepares the way to a provider; its keys are fetched in the background.
+    pub(super) fn new(rules: Rules, verify: Verify) -> Result<Self, AuthnError> {
+        let configured = rules.discovery.clone();
+        let url = configured.unwrap_or_else(|| {
+            format!("{}/.well-known/openid-configuration", rules.issuer.trim_end_matches('/'))
+        });
+        let document = Remote::new(&url, &verify, None, TIMEOUT).map_err(AuthnError::Remote)?;
+        let keys = Arc::new(Keys {
+            document,
+            issuer: rules.issuer.clone(),
+            verify,
+            current: RwLock::default(),
+            asked: Mutex::default(),
+        });
+        tokio::spawn(Keys::first(Arc::downgrade(&keys)));
+        Ok(Self { rules, keys })
+    }
+
+    /// The token's owner; nothing when another issued it.
+    pub(super) async fn user(&self, token: &str, now: i64) -> Result<Option<UserInfo>, String> {
+        let Ok(unverified) = pki::claims_unverified(token) else { return Ok(None) };
+        if text(&unverified, "/iss") != self.rules.issuer {
+            return Ok(None);
+        }
+        let claims = self.claims(token).await?;
+        self.rules.check(&claims, now)?;
+        self.rules.user(&claims).map(Some)
+    }
+
+    async fn claims(&self, token: &str) -> Result<Value, String> {
+        let algorithms = &self.rules.algorithms;
+        let not_there =
+            || format!("oidc: authenticator for issuer {:?} is not initialized", self.rules.issuer);
+        let keys = self.keys.now().ok_or_else(not_there)?;
+        match keys.verify(token, algorithms) {
+            Err(JwsError::UnknownKey) => {
+                self.keys.refresh().await?;
+                let keys = self.keys.now().ok_or_else(not_there)?;
+                keys.verify(token, algorithms)
+            }
+            verdict => verdict,
+        }
+        .map_err(|error| format!("oidc: verify token: {error}"))
+    }
+}
+
+impl Keys {
+    fn now(&self) -> Option<JwkSet> {
+        self.current.read().expect("nothing panics while holding the lock").clone()
+    }
+
+    /// Asks until there is an answer, as long as the authenticator lives.
+    async fn first(keys: std::sync::Weak<Self>) {
+        while let Some(keys) = keys.upgrade() {
+            match keys.fetch().await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(issuer = keys.issuer, error, "oidc authenticator: initializing plugin")
+                }
+            }
+            drop(keys);
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn refresh(&self) -> Result<(), String> {
+        let mut asked = self.asked.lock().await;
+        if asked.is_some_and(|at| at.elapsed() < REFRESH_AT_MOST) {
+            return Ok(());
+        }
+        *asked = Some(Instant::now());
+        self.fetch().await
+    }
+
+    async fn fetch(&self) -> Result<(), String> {
+        let failed = |error: super::super::remote::RemoteError| chain(&error);
+        let document = self.document.get().await.map_err(failed)?;
+        let issuer = text(&document, "/issuer");
+        if issuer != self.issuer {
+            return Err(format!(
+                "oidc: issuer did not match the issuer returned by provider, expected {:?} got {issuer:?}",
+                self.issuer
+            ));
+        }
+        let url = text(&document, "/jwks_uri");
+        if !url.starts_with("https://") {
+            return Err(format!("oidc: the provider's jwks_uri {url:?} is not an https URL"));
+        }
+        let keys = Remote::new(url, &self.verify, None, TIMEOUT).map_err(failed)?;
+        let keys = JwkSet::from_json(&keys.get().await.map_err(failed)?);
+        if keys.is_empty() {
+            return Err("oidc: the provider publishes no key that can be used".into());
+        }
+        *self.current.write().expect("nothing panics while holding the lock") = Some(keys);
+        Ok(())
+    }
+}
+
+impl Rules {
+    /// Audience, dates and the claims that must be.
+    fn check(&self, claims: &Value, now: i64) -> Result<(), String> {
+        let said = strings(&claims["aud"]);
+        if !self.audiences.iter().any(|audience| said.contains(audience)) {
+            return Err(format!(
+                "oidc: verify token: oidc: expected audience in {:?} got {said:?}",
+                self.audiences
+            ));
+        }
+        match number(&claims["exp"]) {
+            Some(end) if now < end => {}
+            _ => return Err("oidc: verify token: oidc: token is expired".into()),
+        }
+        if number(&claims["nbf"]).is_some_and(|begin| now + LEEWAY < begin) {
+            return Err("oidc: verify token: oidc: current time before the nbf (not before) time".into());
+        }
+        for (claim, wanted) in &self.required {
+            match claims[claim.as_str()].as_str() {
+                Some(value) if value == wanted => {}
+                Some(value) => {
+                    return Err(format!(
+                        "oidc: required claim {claim} value does not match. Got = {value}, want = {wanted}"
+                    ));
+                }
+                None => return Err(format!("oidc: required claim {claim} not present in ID token")),
+            }
+        }
+        Ok(())
+    }
+
+    fn user(&self, claims: &Value) -> Result<UserInfo, String> {
+        let claim = self.username.claim.as_str();
+        let name = claims[claim]
+            .as_str()
+            .ok_or_else(|| format!("oidc: parse username claims {claim:?}: claim not present"))?;
+        // An address nobody has proved to be theirs names nobody.
+        if claim == "email" && claims.get("email_verified").is_some_and(|verified| verified != true) {
+            return Err("oidc: email not verified".into());
+        }
+        if name.is_empty() {
+            return Err(format!("oidc: the claim {claim:?} is empty"));
+        }
+        let mut user = UserInfo { name: format!("{}{name}", self.username.prefix), ..UserInfo::default() };
+        if let Some(groups) = &self.groups {
+            let named = strings(&claims[groups.claim.as_str()]);
+            user.groups = named.iter().map(|group| format!("{}{group}", groups.prefix)).collect();
+        }
+        if let Some(uid) = &self.uid {
+            user.uid = claims[uid.as_str()].as_str().unwrap_or_default().to_owned();
+        }
+        if let Some(id) = claims["jti"].as_str().filter(|id| !id.is_empty()) {
+            user.extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("JTI={id}")]);
+        }
+        Ok(user)
+    }
+}
+
+/// A string, or a list of them.
+fn strings(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(one) => vec![one.clone()],
+        Value::Array(list) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Seconds since 1970; some providers write a fraction.
+fn number(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_f64().map(|seconds| seconds as i64))
+}
+
+#[cfg(test)]
+#[path = "jwt_tests.rs"]
+mod tests;
