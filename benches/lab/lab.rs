@@ -47,9 +47,13 @@ impl Lab {
         Ok(serde_json::from_slice(&self.minilab(&["status", "-o", "json"])?.stdout)?)
     }
 
+    pub fn kubeconfig_path(&self) -> PathBuf {
+        self.home.path().join("state/minilab/bench/kubeconfig")
+    }
+
     /// The lab's kubeconfig, as it was written for the user.
     pub fn kubeconfig(&self) -> anyhow::Result<serde_yaml_ng::Value> {
-        let path = self.home.path().join("state/minilab/bench/kubeconfig");
+        let path = self.kubeconfig_path();
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         Ok(serde_yaml_ng::from_str(&text)?)
     }

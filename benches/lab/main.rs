@@ -1,12 +1,16 @@
 //! `just bench`: medians of start-up, memory, pods and the API, each beside what the machine gives at
 //! best in the same run. Nothing here passes or fails; the numbers are for people.
 //!
-//! `just bench --rounds 20` repeats more; `just bench api` runs one part (`up`, `memory`, `pods`, `api`).
+//! `just bench --rounds 20` repeats more; `just bench api` runs one part (`up`, `memory`, `pods`, `api`, `streams`).
 
 mod api;
 mod figures;
 mod lab;
 mod pods;
+#[allow(dead_code, unused_imports, reason = "the bench is one end of the codec and runs none of its tests")]
+#[path = "../../src/stream/mod.rs"]
+mod stream;
+mod streams;
 mod up;
 
 use figures::Report;
@@ -26,7 +30,7 @@ fn main() -> anyhow::Result<()> {
     if wanted("up") {
         up::measure(rounds, &mut report)?;
     }
-    if wanted("memory") || wanted("pods") || wanted("api") {
+    if ["memory", "pods", "api", "streams"].into_iter().any(wanted) {
         let lab = lab::Lab::up()?;
         if wanted("memory") {
             up::memory(&lab, &mut report)?;
@@ -36,6 +40,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted("api") {
             api::measure(&lab, rounds, &mut report)?;
+        }
+        if wanted("streams") {
+            streams::measure(&lab, rounds, &mut report)?;
         }
     }
     report.print();

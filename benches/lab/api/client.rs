@@ -12,8 +12,48 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::lab::Lab;
+
+/// What is asked for in the handshake.
+#[derive(Clone, Copy)]
+pub enum Transport {
+    Http1,
+    Http2,
+}
+
+/// A TLS connection to the API server, as the lab's admin.
+pub async fn connect(lab: &Lab, transport: Transport) -> anyhow::Result<TlsStream<TcpStream>> {
+    let config = lab.kubeconfig()?;
+    let field = |section: &str, part: &str, name: &str| -> anyhow::Result<String> {
+        let text = config[section][0][part][name].as_str();
+        text.map(str::to_owned).with_context(|| format!("{name} in the kubeconfig"))
+    };
+    let pem = |section: &str, part: &str, name: &str| -> anyhow::Result<Vec<u8>> {
+        Ok(base64::engine::general_purpose::STANDARD.decode(field(section, part, name)?)?)
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    let authority = pem("clusters", "cluster", "certificate-authority-data")?;
+    roots.add(CertificateDer::from_pem_slice(&authority)?)?;
+    let chain = vec![CertificateDer::from_pem_slice(&pem("users", "user", "client-certificate-data")?)?];
+    let key = PrivateKeyDer::from_pem_slice(&pem("users", "user", "client-key-data")?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    tls.alpn_protocols = match transport {
+        Transport::Http1 => vec![b"http/1.1".to_vec()],
+        Transport::Http2 => vec![b"h2".to_vec()],
+    };
+    let server = field("clusters", "cluster", "server")?;
+    let stream = TcpStream::connect(server.trim_start_matches("https://")).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from("127.0.0.1")?;
+    Ok(tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await?)
+}
 
 /// One connection; requests on it are streams.
 #[derive(Clone)]
@@ -23,34 +63,7 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(lab: &Lab) -> anyhow::Result<Self> {
-        let config = lab.kubeconfig()?;
-        let field = |section: &str, part: &str, name: &str| -> anyhow::Result<String> {
-            let text = config[section][0][part][name].as_str();
-            text.map(str::to_owned).with_context(|| format!("{name} in the kubeconfig"))
-        };
-        let pem = |section: &str, part: &str, name: &str| -> anyhow::Result<Vec<u8>> {
-            Ok(base64::engine::general_purpose::STANDARD.decode(field(section, part, name)?)?)
-        };
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&pem(
-            "clusters",
-            "cluster",
-            "certificate-authority-data",
-        )?)?)?;
-        let chain = vec![CertificateDer::from_pem_slice(&pem("users", "user", "client-certificate-data")?)?];
-        let key = PrivateKeyDer::from_pem_slice(&pem("users", "user", "client-key-data")?)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        let server = field("clusters", "cluster", "server")?;
-        let address = server.trim_start_matches("https://").to_owned();
-        let stream = tokio::net::TcpStream::connect(&address).await?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from("127.0.0.1")?;
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
+        let stream = connect(lab, Transport::Http2).await?;
         let (connection, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20)
