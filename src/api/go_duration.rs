@@ -31,9 +31,33 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| invalid())
 }
 
+/// Writes one as Go's `Duration.String` does for whole milliseconds: `2m0s`, `8760h0m0s`, `250ms`, `0s`.
+pub fn format(duration: Duration) -> String {
+    let (seconds, millis) = (duration.as_secs(), duration.subsec_millis());
+    if seconds == 0 && millis > 0 {
+        return format!("{millis}ms");
+    }
+    let rest = match millis {
+        0 => format!("{}s", seconds % 60),
+        _ => format!("{}.{}s", seconds % 60, format!("{millis:03}").trim_end_matches('0')),
+    };
+    match (seconds / 3600, seconds / 60 % 60) {
+        (0, 0) => rest,
+        (0, minutes) => format!("{minutes}m{rest}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{rest}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_writes_them() {
+        for text in ["2m0s", "8760h0m0s", "250ms", "0s", "1.5s", "30s", "4h0m0s"] {
+            assert_eq!(format(parse(text).unwrap()), text);
+        }
+    }
 
     #[test]
     fn go_durations_are_read() {

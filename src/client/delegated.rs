@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 use http::{HeaderMap, header};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{
@@ -21,10 +23,29 @@ use tracing::warn;
 
 use crate::pki::ClientRoots;
 
-/// Upstream's defaults for a kubelet (`authentication.webhook.cacheTTL`, `authorization.webhook.cache*TTL`).
-const TOKEN_TTL: Duration = Duration::from_secs(120);
-const ALLOWED_TTL: Duration = Duration::from_secs(300);
-const DENIED_TTL: Duration = Duration::from_secs(30);
+/// How long answers are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ttls {
+    /// `authentication.webhook.cacheTTL`: of a token, good or bad.
+    pub token: Duration,
+    /// `authorization.webhook.cacheAuthorizedTTL`
+    pub allowed: Duration,
+    /// `authorization.webhook.cacheUnauthorizedTTL`
+    pub denied: Duration,
+}
+
+/// A kubelet's.
+impl Default for Ttls {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { token: seconds(120), allowed: seconds(300), denied: seconds(30) }
+    }
+}
+
+/// A longer question is not worth remembering (`shouldCache` of upstream's webhook authorizer).
+const LONGEST_KEPT: usize = 10_000;
+/// A token as a WebSocket subprotocol, for browsers, which cannot set a header.
+const PROTOCOL_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 /// Cached answers, before the oldest are thrown away all at once.
 const CACHED: usize = 1024;
 
@@ -60,39 +81,57 @@ pub enum Anonymous {
 /// Finds out who calls.
 pub struct Authentication {
     /// `--client-ca-file`.
-    roots: Option<ClientRoots>,
+    roots: RwLock<Option<Arc<ClientRoots>>>,
     /// Asks TokenReview, if bearer tokens are accepted at all.
     reviews: Option<Client>,
     anonymous: Anonymous,
-    tokens: Cache<String, Option<Caller>>,
+    ttl: Duration,
+    /// By the token's digest: no token is kept.
+    tokens: Cache<Vec<u8>, Option<Caller>>,
 }
 
 impl Authentication {
     pub fn new(roots: Option<ClientRoots>, reviews: Option<Client>, anonymous: Anonymous) -> Self {
-        Self { roots, reviews, anonymous, tokens: Cache::default() }
+        let (roots, tokens) = (RwLock::new(roots.map(Arc::new)), Cache::default());
+        Self { roots, reviews, anonymous, ttl: Ttls::default().token, tokens }
+    }
+
+    /// Believes TokenReview's answers for this long.
+    pub fn believing(mut self, ttls: Ttls) -> Self {
+        self.ttl = ttls.token;
+        self
+    }
+
+    /// Takes other authorities from now on: the file changed.
+    pub fn replace_roots(&self, roots: ClientRoots) {
+        *self.roots.write().expect("nothing panics while holding the lock") = Some(Arc::new(roots));
     }
 
     /// The caller, or nothing: then the answer is 401 `Unauthorized`.
     ///
-    /// A wrong credential is never downgraded to anonymous.
+    /// Client certificate and token are tried in this order and one of them is enough. A wrong credential is
+    /// never downgraded to anonymous; one that nobody here looks at is none.
     pub async fn authenticate(&self, headers: &HeaderMap, peer: &[CertificateDer<'_>]) -> Option<Caller> {
-        if let (Some(roots), false) = (&self.roots, peer.is_empty()) {
+        let roots = self.roots.read().expect("nothing panics while holding the lock").clone();
+        let mut refused = false;
+        if let (Some(roots), false) = (roots, peer.is_empty()) {
             match roots.verify(peer) {
                 Ok(subject) => return Some(known(&subject.cn, &subject.orgs)),
                 Err(error) => {
                     warn!(%error, "Unable to authenticate the request");
-                    return None;
+                    refused = true;
                 }
             }
         }
-        if let (Some(reviews), Some(token)) = (&self.reviews, bearer(headers)) {
-            return self.review(reviews, token).await;
+        if let (Some(reviews), Some(token)) = (&self.reviews, token(headers)) {
+            return self.review(reviews, &token).await;
         }
-        (self.anonymous == Anonymous::Allowed).then(Caller::anonymous)
+        (self.anonymous == Anonymous::Allowed && !refused).then(Caller::anonymous)
     }
 
     async fn review(&self, client: &Client, token: &str) -> Option<Caller> {
-        if let Some(known) = self.tokens.get(token) {
+        let key = ring::digest::digest(&ring::digest::SHA256, token.as_bytes()).as_ref().to_vec();
+        if let Some(known) = self.tokens.get(&key) {
             return known;
         }
         let spec = TokenReviewSpec { token: token.into(), audiences: None };
@@ -105,7 +144,7 @@ impl Authentication {
                     groups: user.groups.unwrap_or_default(),
                     extra: user.extra.unwrap_or_default(),
                 });
-                self.tokens.put(token.into(), caller.clone(), TOKEN_TTL);
+                self.tokens.put(key, caller.clone(), self.ttl);
                 caller
             }
             Ok(_) => None,
@@ -135,6 +174,15 @@ pub enum Asked {
     },
 }
 
+impl Asked {
+    fn length(&self) -> usize {
+        match self {
+            Self::Resource { namespace, name, .. } => namespace.len() + name.len(),
+            Self::Path { path, .. } => path.len(),
+        }
+    }
+}
+
 /// What the API server answered.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
@@ -151,12 +199,19 @@ pub enum Answer {
 /// Finds out whether they may.
 pub struct Authorization {
     client: Client,
+    ttls: Ttls,
     answers: Cache<(String, Vec<String>, Asked), Answer>,
 }
 
 impl Authorization {
     pub fn new(client: Client) -> Self {
-        Self { client, answers: Cache::default() }
+        Self { client, ttls: Ttls::default(), answers: Cache::default() }
+    }
+
+    /// Believes SubjectAccessReview's answers for this long.
+    pub fn believing(mut self, ttls: Ttls) -> Self {
+        self.ttls = ttls;
+        self
     }
 
     pub async fn authorize(&self, caller: &Caller, asked: &Asked) -> Answer {
@@ -173,9 +228,10 @@ impl Authorization {
             Err(error) => Answer::Failed { error: error.to_string() },
         };
         match answer {
-            Answer::Allowed => self.answers.put(key, answer.clone(), ALLOWED_TTL),
-            Answer::Denied { .. } => self.answers.put(key, answer.clone(), DENIED_TTL),
             Answer::Failed { .. } => {}
+            _ if asked.length() > LONGEST_KEPT => {}
+            Answer::Allowed => self.answers.put(key, answer.clone(), self.ttls.allowed),
+            Answer::Denied { .. } => self.answers.put(key, answer.clone(), self.ttls.denied),
         }
         answer
     }
@@ -217,12 +273,31 @@ fn known(cn: &str, orgs: &[String]) -> Caller {
     Caller { name: cn.into(), groups, ..Caller::default() }
 }
 
-/// The token of an `Authorization: Bearer …` header.
+/// The token of an `Authorization: Bearer …` header, or of a WebSocket's subprotocol.
+fn token(headers: &HeaderMap) -> Option<String> {
+    bearer(headers).map(str::to_owned).or_else(|| protocol_token(headers))
+}
+
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim();
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Only where the request is a WebSocket's (`authentication/request/websocket`).
+fn protocol_token(headers: &HeaderMap) -> Option<String> {
+    let upgrade = headers.get(header::UPGRADE)?.to_str().ok()?;
+    if !upgrade.eq_ignore_ascii_case("websocket") {
+        return None;
+    }
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let encoded = offered
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .find_map(|word| word.trim().strip_prefix(PROTOCOL_TOKEN))?;
+    let bytes = URL_SAFE_NO_PAD.decode(encoded).ok()?;
+    String::from_utf8(bytes).ok().filter(|token| !token.is_empty())
 }
 
 /// Answers with an end.
@@ -264,6 +339,11 @@ mod tests {
         assert_eq!(bearer(&headers), Some("abc"));
         headers.insert(header::AUTHORIZATION, "Basic abc".parse().unwrap());
         assert_eq!(bearer(&headers), None);
+        let offer = format!("v5.channel.k8s.io, {PROTOCOL_TOKEN}{}", URL_SAFE_NO_PAD.encode("t0k"));
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offer.parse().unwrap());
+        assert_eq!(token(&headers), None, "no WebSocket, no token in its protocols");
+        headers.insert(header::UPGRADE, "websocket".parse().unwrap());
+        assert_eq!(token(&headers).as_deref(), Some("t0k"));
     }
 
     #[tokio::test]

@@ -161,7 +161,8 @@ impl Server {
             return Ok(None);
         }
         if self.cert.is_pending() {
-            info!(peer = ?stream.peer_addr(), "http: TLS handshake error: no serving certificate available for the kubelet");
+            let peer = stream.peer_addr()?;
+            info!("http: TLS handshake error from {peer}: no serving certificate available for the kubelet");
             // What the client said must be read, or closing resets the connection before our alert arrives.
             let _ = stream.read(&mut [0u8; 4096]).await?;
             stream.write_all(&ALERT_INTERNAL_ERROR).await?;

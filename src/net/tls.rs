@@ -128,6 +128,17 @@ impl ServingCert {
         Ok(())
     }
 
+    /// Serves nothing from now on, as before the first certificate.
+    pub fn withdraw(&self) {
+        *self.current.write().expect("nothing panics while holding the lock") = None;
+    }
+
+    /// What is served now.
+    #[cfg(test)]
+    pub fn leaf(&self) -> Option<CertificateDer<'static>> {
+        self.get()?.cert.first().cloned()
+    }
+
     pub fn is_pending(&self) -> bool {
         self.get().is_none()
     }

@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, CommandFactory, Parser};
+
+use crate::api::go_duration;
 
 /// A flag that pflag reads as `--x`, `--x=true` or `--x=false`.
 macro_rules! switches {
@@ -25,6 +28,8 @@ switches! {
     authentication_token_webhook,
     /// Enables server endpoints for log collection and local running of containers and commands
     enable_debugging_handlers,
+    /// Enable the Kubelet's server
+    enable_server,
     /// Register the node with the apiserver
     register_node,
     /// Auto rotate the kubelet client certificates
@@ -103,35 +108,85 @@ pub struct Flags {
     /// Number of Pods that can run on this Kubelet
     #[arg(long)]
     pub max_pods: Option<u32>,
+    /// How long responses of the TokenReview webhook are believed
+    #[arg(long, value_parser = go_duration::parse)]
+    pub authentication_token_webhook_cache_ttl: Option<Duration>,
+    /// How long 'authorized' responses of the SubjectAccessReview webhook are believed
+    #[arg(long, value_parser = go_duration::parse)]
+    pub authorization_webhook_cache_authorized_ttl: Option<Duration>,
+    /// How long 'unauthorized' responses of the SubjectAccessReview webhook are believed
+    #[arg(long, value_parser = go_duration::parse)]
+    pub authorization_webhook_cache_unauthorized_ttl: Option<Duration>,
+    /// How long a streaming connection may be idle before it is closed
+    #[arg(long, value_parser = go_duration::parse)]
+    pub streaming_connection_idle_timeout: Option<Duration>,
+    /// Path to the directory containing static pod files to run, or to a single static pod file
+    #[arg(long)]
+    pub pod_manifest_path: Option<PathBuf>,
+    /// The maximum number of processes per pod (-1: no limit)
+    #[arg(long, allow_hyphen_values = true)]
+    pub pod_max_pids: Option<i64>,
+    /// The maximum size of a container's log file before it is rotated (10Mi)
+    #[arg(long)]
+    pub container_log_max_size: Option<String>,
+    /// The maximum number of log files that can be present for a container
+    #[arg(long)]
+    pub container_log_max_files: Option<u32>,
+    /// key=value pairs that describe feature gates
+    #[arg(long, default_value = "")]
+    pub feature_gates: String,
     #[command(flatten)]
     pub switches: Switches,
+    /// The words themselves.
+    #[arg(skip)]
+    pub words: Vec<String>,
+}
+
+impl Flags {
+    /// Names and values given on the command line, as `/flagz` lists them.
+    pub fn spoken(&self) -> Vec<(String, String)> {
+        let known: Vec<String> = Self::command()
+            .get_arguments()
+            .filter_map(|argument| argument.get_long().map(str::to_owned))
+            .collect();
+        let mut words = self.words.iter().peekable();
+        let mut spoken = Vec::new();
+        while let Some(word) = words.next() {
+            let Some(flag) = word.strip_prefix("--") else { continue };
+            let (name, value) = match flag.split_once('=') {
+                Some((name, value)) => (name, value.to_owned()),
+                None => match words.peek() {
+                    Some(next) if !next.starts_with("--") => (flag, (*next).clone()),
+                    _ => (flag, "true".to_owned()),
+                },
+            };
+            if known.iter().any(|one| one == name) {
+                spoken.push((name.to_owned(), value));
+            }
+        }
+        spoken.sort();
+        spoken
+    }
 }
 
 /// Real flags that mean nothing here; `=` marks those with a value.
 pub const UNIMPLEMENTED: &[&str] = &[
     "allowed-unsafe-sysctls=",
-    "authentication-token-webhook-cache-ttl=",
-    "authorization-webhook-cache-authorized-ttl=",
-    "authorization-webhook-cache-unauthorized-ttl=",
     "cgroup-driver=",
     "cgroup-root=",
     "cgroups-per-qos",
     "config-dir=",
-    "container-log-max-files=",
-    "container-log-max-size=",
     "container-runtime-endpoint=",
     "contention-profiling",
     "cpu-cfs-quota",
     "cpu-manager-policy=",
     "enable-controller-attach-detach",
-    "enable-server",
     "enforce-node-allocatable=",
     "event-burst=",
     "event-qps=",
     "eviction-hard=",
     "eviction-soft=",
     "fail-swap-on",
-    "feature-gates=",
     "file-check-frequency=",
     "hairpin-mode=",
     "http-check-frequency=",
@@ -154,8 +209,6 @@ pub const UNIMPLEMENTED: &[&str] = &[
     "oom-score-adj=",
     "pod-cidr=",
     "pod-infra-container-image=",
-    "pod-manifest-path=",
-    "pod-max-pids=",
     "pods-per-core=",
     "protect-kernel-defaults",
     "provider-id=",
@@ -167,7 +220,6 @@ pub const UNIMPLEMENTED: &[&str] = &[
     "runtime-request-timeout=",
     "seccomp-default",
     "serialize-image-pulls",
-    "streaming-connection-idle-timeout=",
     "sync-frequency=",
     "system-cgroups=",
     "system-reserved=",

@@ -36,6 +36,10 @@ pub enum KubeletError {
     Flag(&'static str, String),
     #[error("unknown authorization mode {0}")]
     AuthorizationMode(String),
+    #[error("cannot set feature gate {0} to {no}, feature is locked to {1}", no = !.1)]
+    LockedGate(&'static str, bool),
+    #[error("no authentication method configured")]
+    NoAuthentication,
     #[error("no kubeconfig given: this kubelet has no standalone mode")]
     NoKubeconfig,
     #[error("certificate signing request is {verb}, reason: {reason}, message: {message}")]
@@ -53,8 +57,9 @@ pub enum KubeletError {
 /// The role's entry point.
 pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
     let (argv, ignored) = crate::api::flags::sift(argv, flags::UNIMPLEMENTED);
+    let words = argv.clone();
     let flags = match flags::Flags::try_parse_from(std::iter::once("kubelet".to_owned()).chain(argv)) {
-        Ok(flags) => flags,
+        Ok(flags) => flags::Flags { words, ..flags },
         Err(wrong) => {
             wrong.print()?;
             return Ok(ExitCode::from(u8::try_from(wrong.exit_code()).unwrap_or(2)));
@@ -98,21 +103,16 @@ async fn work(config: config::Config, stop: CancellationToken) -> anyhow::Result
     let machine = Arc::new(machine::Machine::read(&config.root_dir));
     let (me, node) = node::register(Arc::clone(&config), machine, client.clone()).await?;
     tokio::spawn(node::renew(client.clone(), node.borrow().clone()));
+    let condition = credentials::Condition::default();
     if config.rotate_certificates {
-        tokio::spawn(credentials::rotate_client((*config).clone(), client.clone()));
+        let (config, client) = (Arc::clone(&config), client.clone());
+        tokio::spawn(credentials::rotate_client(config, client, condition.clone()));
     }
-    if config.serving == config::Serving::Bootstrap {
-        let addresses = node.borrow().status.as_ref().and_then(|status| status.addresses.clone());
-        let (client, cert) = (client.clone(), cert.clone());
-        tokio::spawn(credentials::request_serving(
-            (*config).clone(),
-            client,
-            addresses.unwrap_or_default(),
-            cert,
-        ));
-    }
+    let (mine, asking) = (Arc::clone(&config), client.clone());
+    tokio::spawn(credentials::keep_serving(mine, asking, me.address, cert.clone(), condition.clone()));
     tokio::spawn(node::report(me.clone(), node));
-    let door = server::Kubelet { config, pods: pods.clone(), runtime: runtime.clone() };
+    let door =
+        server::Kubelet::new(config, Arc::clone(&me.machine), pods.clone(), runtime.clone(), condition);
     server::serve(door, client, cert, stop).await?;
     crate::sys::inherit::ready();
     pods::run(me, runtime, pods).await?;

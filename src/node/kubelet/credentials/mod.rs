@@ -10,11 +10,15 @@
 //! ```
 
 mod bootstrap;
+mod condition;
+mod reload;
 mod request;
 mod rotation;
 mod serving;
 mod store;
 
 pub use bootstrap::client;
+pub use condition::Condition;
+pub use reload::on_change;
 pub use rotation::rotate_client;
-pub use serving::{request_serving, serving};
+pub use serving::{keep_serving, serving};

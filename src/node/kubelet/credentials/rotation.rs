@@ -1,5 +1,6 @@
 //! Renewal of the client certificate at 70 to 90 % of its life.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use tracing::{error, info};
 
 use super::super::KubeletError;
 use super::super::config::Config;
+use super::condition::Condition;
 use super::request::{Ask, CLIENT, certificate};
 use super::store::Store;
 use crate::pki::{self, Facts};
@@ -16,13 +18,14 @@ use crate::pki::{self, Facts};
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// Renews for ever. The client in use notices the new file by itself.
-pub async fn rotate_client(config: Config, client: Client) {
+pub async fn rotate_client(config: Arc<Config>, client: Client, condition: Condition) {
     let store = Store::new(&config.cert_dir, "kubelet-client");
     while let Some(facts) = store.facts() {
         let deadline = deadline(&facts);
         info!(expiration = facts.not_after, deadline, "Certificate rotation deadline determined");
         sleep_until(deadline).await;
         if let Err(failure) = renew(&config, &client, &store).await {
+            condition.client_failed();
             error!(error = %failure, "Certificate request was not signed");
             tokio::time::sleep(AGAIN).await;
         }

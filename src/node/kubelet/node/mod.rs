@@ -8,4 +8,5 @@ mod object;
 mod register;
 
 pub use lease::renew;
+pub use object::KUBELET_VERSION;
 pub use register::{Registered, register, report};

@@ -100,6 +100,7 @@ pub fn status(facts: &Facts<'_>, before: Option<&NodeStatus>) -> NodeStatus {
         }),
         node_info: Some(node_info(facts.machine)),
         images: Some(facts.images.clone()),
+        declared_features: declared(facts.config),
         ..NodeStatus::default()
     }
 }
@@ -113,6 +114,13 @@ fn capacity(facts: &Facts<'_>) -> BTreeMap<String, Quantity> {
         ("hugepages-2Mi".into(), Quantity("0".into())),
         ("pods".into(), Quantity(facts.config.max_pods.to_string())),
     ])
+}
+
+/// What this kubelet can do that the control plane must not take for granted (`nodedeclaredfeatures`).
+fn declared(config: &Config) -> Option<Vec<String>> {
+    let gates = ["ExtendWebSocketsToKubelet"].into_iter().filter(|gate| config.gates.on(gate));
+    let declared: Vec<String> = gates.map(str::to_owned).collect();
+    (config.gates.on("NodeDeclaredFeatures") && !declared.is_empty()).then_some(declared)
 }
 
 fn kibibytes(bytes: u64) -> Quantity {
@@ -229,6 +237,7 @@ mod tests {
             third.conditions.unwrap().into_iter().find(|condition| condition.type_ == "Ready").unwrap();
         assert_eq!(ready.last_transition_time.unwrap().0.as_second(), 2);
         assert_eq!(ready.reason.as_deref(), Some("KubeletReady"));
+        assert_eq!(third.declared_features.unwrap(), ["ExtendWebSocketsToKubelet"]);
         assert_eq!(third.allocatable.unwrap()["memory"].0, format!("{}Ki", (4 << 20) - (100 << 10)));
     }
 }

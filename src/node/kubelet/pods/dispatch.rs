@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
@@ -24,6 +27,9 @@ use crate::node::shim::{Runtime, SandboxStatus};
 
 /// Where the `host-local` plugin keeps its files.
 const ADDRESSES: &str = "/var/lib/cni/networks/minilab";
+/// The loop goes round this often, also when nothing happens; it is stuck when it has not for so long.
+const BEAT: Duration = Duration::from_secs(60);
+const STUCK_SECONDS: i64 = 300;
 /// What a pod gets that nobody knows any more.
 const ORPHAN_GRACE_SECONDS: i64 = 2;
 
@@ -45,7 +51,7 @@ pub struct Desired {
 
 /// The pods of this node, by uid.
 #[derive(Clone, Default)]
-pub struct Pods(Arc<Mutex<BTreeMap<String, Entry>>>);
+pub struct Pods(Arc<Mutex<BTreeMap<String, Entry>>>, Arc<AtomicI64>);
 
 struct Entry {
     desired: watch::Sender<Desired>,
@@ -65,6 +71,17 @@ impl Entry {
 }
 
 impl Pods {
+    /// The loop that hands pods to their workers went round.
+    fn beat(&self) {
+        self.1.store(Timestamp::now().as_second(), Ordering::Relaxed);
+    }
+
+    /// Whether that loop has begun and not gone round for minutes (`SyncLoopHealthCheck`).
+    pub fn is_stuck(&self) -> bool {
+        let last = self.1.load(Ordering::Relaxed);
+        last != 0 && Timestamp::now().as_second() - last > STUCK_SECONDS
+    }
+
     fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, Entry>) -> T) -> T {
         work(&mut self.0.lock().expect("nothing panics while holding the lock"))
     }
@@ -132,11 +149,13 @@ pub async fn run(me: Registered, runtime: Runtime, pods: Pods) -> Result<(), Pod
     let mut events = std::pin::pin!(watcher(api, here).backoff(Backoff::new()));
     let mut listed = BTreeSet::new();
     loop {
+        core.pods.beat();
         let event = tokio::select! {
             Some(uid) = next(&mut news) => {
                 core.pods.wake(&uid);
                 continue;
             }
+            () = tokio::time::sleep(BEAT) => continue,
             event = events.next() => event,
         };
         match event {

@@ -32,6 +32,8 @@ use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 
+use k8s_openapi::api::core::v1::Pod;
+
 pub use dispatch::{Pods, run};
 
 use crate::node::image::ImageError;
@@ -59,4 +61,13 @@ pub enum PodError {
     Image(#[from] ImageError),
     #[error(transparent)]
     Shim(#[from] ShimError),
+}
+
+/// Where a pod came from: a file on this node, else the API.
+const SOURCE: &str = "kubernetes.io/config.source";
+
+/// Whether a pod was not asked for by the API.
+pub fn is_static(pod: &Pod) -> bool {
+    let source = pod.metadata.annotations.as_ref().and_then(|all| all.get(SOURCE));
+    source.is_some_and(|source| source != "api")
 }

@@ -10,7 +10,6 @@ use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -21,6 +20,8 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::Kubelet;
+use super::call::{Call, text};
+use super::checkpoint::has_container;
 use super::tail::{Wanted, render, tail_start};
 use crate::node::shim::ContainerPhase;
 use crate::sys::ready::Readable;
@@ -40,28 +41,26 @@ struct Options {
     wanted: Wanted,
 }
 
-pub async fn container_logs(
-    State(me): State<Kubelet>,
-    Path((namespace, pod, container)): Path<(String, String, String)>,
-    Query(query): Query<HashMap<String, String>>,
-) -> Response {
+pub async fn container_logs(me: &Kubelet, call: &Call, below: &[String]) -> Response {
+    let [namespace, pod, container] = below else { return text(StatusCode::NOT_FOUND, "404: Page Not Found") };
+    let query: HashMap<String, String> = call.query.iter().rev().cloned().collect();
     let options = match Options::read(&query, Timestamp::now()) {
         Ok(options) => options,
-        Err(refused) => return refused.into_response(),
+        Err((status, body)) => return text(status, body),
     };
-    let Some(found) = me.pods.find_with_status(&namespace, &pod) else {
-        return (StatusCode::NOT_FOUND, "pod does not exist\n").into_response();
+    let Some(found) = me.pods.find_with_status(namespace, pod) else {
+        return text(StatusCode::NOT_FOUND, format!("pod \"{pod}\" does not exist"));
     };
-    if !has_container(&found, &container) {
-        let text = format!("container \"{container}\" not found in pod \"{pod}\"\n");
-        return (StatusCode::NOT_FOUND, text).into_response();
+    if !has_container(&found, container) {
+        let body = format!("container \"{container}\" not found in pod \"{pod}\"");
+        return text(StatusCode::NOT_FOUND, body);
     }
-    let id = match which(&found, &container, options.previous) {
+    let id = match which(&found, container, options.previous) {
         Ok(id) => id,
-        Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
+        Err(why) => return text(StatusCode::BAD_REQUEST, why),
     };
     let uid = found.metadata.uid.unwrap_or_default();
-    match Follower::open(&me, &uid, &id, options) {
+    match Follower::open(me, &uid, &id, options) {
         Ok(follower) => {
             let chunks = stream::unfold(follower, |mut follower| async move {
                 let chunk = follower.next().await?;
@@ -70,8 +69,8 @@ pub async fn container_logs(
             ([(CONTENT_TYPE, "text/plain")], Body::from_stream(chunks)).into_response()
         }
         Err(error) => {
-            let text = format!("failed to try resolving symlinks in path: {error}");
-            (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
+            let body = format!("failed to try resolving symlinks in path: {error}");
+            text(StatusCode::INTERNAL_SERVER_ERROR, body)
         }
     }
 }
@@ -125,18 +124,15 @@ impl Options {
     }
 }
 
-fn has_container(pod: &Pod, name: &str) -> bool {
-    let containers =
-        pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-    containers.into_iter().any(|container| container.name == name)
-}
-
 /// The id of the instance whose log is meant, or why there is none.
 fn which(pod: &Pod, name: &str, previous: bool) -> Result<String, String> {
     let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.iter();
     let all = status
-        .flat_map(|status| status.container_statuses.iter().chain(&status.init_container_statuses).flatten());
+        .flat_map(|status| {
+            let plain = status.container_statuses.iter().chain(&status.init_container_statuses);
+            plain.chain(&status.ephemeral_container_statuses).flatten()
+        });
     let Some(status) = all.into_iter().find(|status| status.name == name) else {
         return Err(format!("container \"{name}\" in pod \"{pod_name}\" is not available"));
     };
