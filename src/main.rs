@@ -25,6 +25,7 @@ const ROLES: &[(&str, Role)] = &[
     ("kube-apiserver", control::apiserver::run),
     ("kube-controller-manager", control::controllers::run),
     ("kube-scheduler", control::scheduler::run),
+    ("csr-approver", control::approver::run),
     ("kubelet", node::kubelet::run),
     ("kube-proxy", node::proxy::run),
     ("containerd-shim", node::shim::run),

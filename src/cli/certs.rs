@@ -56,6 +56,7 @@ const CONTROL: &[Place] = &[
     place("/etc/kubernetes/super-admin.conf", "kubeadm to kube-apiserver"),
     place("/etc/kubernetes/controller-manager.conf", "kube-controller-manager to kube-apiserver"),
     place("/etc/kubernetes/scheduler.conf", "kube-scheduler to kube-apiserver"),
+    place("/etc/kubernetes/csr-approver.conf", "csr-approver to kube-apiserver"),
 ];
 
 const NODE: &[Place] = &[

@@ -1,6 +1,7 @@
 //! The control plane's roles. They meet the nodes on the wire only.
 
 pub mod apiserver;
+pub mod approver;
 mod component;
 pub mod controllers;
 pub mod scheduler;

@@ -17,6 +17,7 @@ pub const LINKS: &[&str] = &[
     "kube-apiserver",
     "kube-controller-manager",
     "kube-scheduler",
+    "csr-approver",
     "kubelet",
     "kube-proxy",
     "kubeadm",

@@ -129,10 +129,23 @@ impl Material {
             std::fs::read_to_string(&path).map_err(|source| StateError::Read { path, source })
         };
         let fixed = ["apiserver", "front-proxy-client", "ca", "front-proxy-ca"];
+        let pair = |name: &str| {
+            Ok::<_, MaterialError>(Pair {
+                public: read(&format!("{name}.crt"))?,
+                key: read(&format!("{name}.key"))?,
+            })
+        };
         let mut pairs = BTreeMap::new();
-        for name in fixed.into_iter().chain(CLIENTS.iter().map(|(name, ..)| *name)) {
-            let pair = Pair { public: read(&format!("{name}.crt"))?, key: read(&format!("{name}.key"))? };
-            pairs.insert(name.to_owned(), pair);
+        for name in fixed {
+            pairs.insert(name.to_owned(), pair(name)?);
+        }
+        for (name, cn, orgs) in CLIENTS {
+            let kept = match lab.state.join("pki").join(format!("{name}.crt")).exists() {
+                true => pair(name)?,
+                // A lab of an older version: this client came later.
+                false => late(lab, &pairs["ca"], name, &LeafSpec::client(cn, orgs))?,
+            };
+            pairs.insert((*name).to_owned(), kept);
         }
         pairs.insert("sa".into(), Pair { public: read("sa.pub")?, key: read("sa.key")? });
         let tokens = serde_json::from_str(&read("tokens.json")?).map_err(|source| {
@@ -150,7 +163,20 @@ const CLIENTS: &[(&str, &str, &[&str])] = &[
     ("controller-manager", "system:kube-controller-manager", &[]),
     ("scheduler", "system:kube-scheduler", &[]),
     ("kube-proxy", "system:kube-proxy", &[]),
+    ("csr-approver", "minilab:csr-approver", &[]),
 ];
+
+/// Issues a client's certificate in a lab that has its authority already.
+fn late(lab: &LabDir, ca: &Pair, name: &'static str, spec: &LeafSpec) -> Result<Pair, MaterialError> {
+    let failed = |source| MaterialError::Issue { name, source };
+    let authority = Authority::from_pem(&ca.public, &ca.key).map_err(failed)?;
+    let issued = authority.issue(spec).map_err(failed)?;
+    let pair = Pair { public: issued.cert_pem, key: issued.key_pem };
+    let dir = lab.state.join("pki");
+    lab.write(&dir.join(format!("{name}.crt")), 0o644, pair.public.as_bytes())?;
+    lab.write(&dir.join(format!("{name}.key")), 0o600, pair.key.as_bytes())?;
+    Ok(pair)
+}
 
 fn authority(name: &'static str, cn: &str) -> Result<Authority, MaterialError> {
     Authority::new(cn).map_err(|source| MaterialError::Issue { name, source })
@@ -206,6 +232,9 @@ mod tests {
         assert_eq!(first.bootstrap_token(), second.bootstrap_token());
         assert!(first.pairs.iter().all(|(name, pair)| second.key(name) == Some(&pair.key)));
         assert_eq!(first.pairs.len(), second.pairs.len());
+        std::fs::remove_file(lab.state.join("pki/csr-approver.crt")).unwrap();
+        let (third, fourth) = (Material::of(&lab).unwrap(), Material::of(&lab).unwrap());
+        assert_eq!(third.key("csr-approver"), fourth.key("csr-approver"), "made once, also when made late");
     }
 
     #[test]

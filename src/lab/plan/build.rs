@@ -46,7 +46,7 @@ pub fn node_address(number: usize) -> Ipv4Addr {
 pub fn plan(spec: &Spec) -> Plan {
     let settings = spec.modes();
     let objects = objects::asked_for(&settings);
-    let mut hosts = vec![wire(), control::host(&settings, &objects), switch()];
+    let mut hosts = vec![wire(), control::host(&settings, spec.nodes, &objects), switch()];
     hosts.extend((1..=spec.nodes).map(|number| node::host(number, &settings)));
     let balancer = SocketAddr::from((BALANCER, API_PORT));
     let forwards = vec![Forward { at: balancer, to: SocketAddr::from((CONTROL, API_PORT)) }];
@@ -129,6 +129,11 @@ mod tests {
         for (path, row) in rows() {
             let with = |mode| {
                 let mut spec = Spec::new("minilab", 1, Profile::Default, 6443);
+                // Without a request there is nothing to approve.
+                if row.id == Setting::ToKubeletApproval {
+                    let stage = "apiserver-to-kubelet.serving-certificates".to_owned();
+                    spec.settings.insert(stage, Mode::Hardened);
+                }
                 spec.settings.insert(format!("{}.{}", path.name, row.name), mode);
                 plan(&spec)
             };

@@ -12,13 +12,13 @@ use super::build::{
 use super::manifest::{Probe, StaticPod};
 use super::{
     Command, Contents, Credential, HostKind, HostPlan, Kubeconfig, ListenAt, Listener, PlannedFile, RolePlan,
-    Trust, node,
+    Trust, approver, node,
 };
 use crate::lab::paths::{Setting, Settings};
 
 /// Where kubeadm keeps certificates.
 const PKI: &str = "/etc/kubernetes/pki";
-const MANIFESTS: &str = "/etc/kubernetes/manifests";
+pub(super) const MANIFESTS: &str = "/etc/kubernetes/manifests";
 /// What the kubeadm role reads.
 pub const KUBEADM_CONFIG: &str = "/etc/kubernetes/kubeadm-config.yaml";
 const AUTHENTICATION_CONFIG: &str = "/etc/kubernetes/authentication-config.yaml";
@@ -27,7 +27,7 @@ const ADDONS: &str = "/etc/kubernetes/addons/minilab.yaml";
 const STATIC_TOKENS: &str = "/etc/kubernetes/pki/tokens.csv";
 
 /// The host `control`.
-pub fn host(settings: &Settings, objects: &[Value]) -> HostPlan {
+pub fn host(settings: &Settings, nodes: usize, objects: &[Value]) -> HostPlan {
     let mut files = certificates();
     files.extend(kubeconfigs(settings));
     files.extend(manifests(settings));
@@ -39,13 +39,18 @@ pub fn host(settings: &Settings, objects: &[Value]) -> HostPlan {
     if settings.insecure(Setting::NodeCredential) {
         files.push(template(STATIC_TOKENS, "${static-token},kubelet,kubelet,\"system:masters\"\n".into()));
     }
+    let mut roles = roles();
+    if approver::wanted(settings) {
+        files.extend(approver::files(settings, nodes));
+        roles.push(from_manifest(approver::NAME));
+    }
     HostPlan {
         name: "control".into(),
         kind: HostKind::Control,
         addresses: vec![in_its_net(CONTROL)],
         gateway: Some(BALANCER.into()),
         files,
-        roles: roles(),
+        roles,
     }
 }
 
@@ -117,21 +122,26 @@ fn manifests(settings: &Settings) -> Vec<PlannedFile> {
             name: "kube-apiserver",
             flags: apiserver_flags(settings),
             cpu: "250m",
-            probe: Probe { host: CONTROL, port: API_PORT, live: "/livez", ready: "/readyz" },
+            probe: Some(Probe { host: CONTROL, port: API_PORT, live: "/livez", ready: "/readyz" }),
             advertised: Some(SocketAddr::from((CONTROL, API_PORT))),
         },
         StaticPod {
             name: "kube-controller-manager",
             flags: manager_flags(settings),
             cpu: "200m",
-            probe: Probe { host: Ipv4Addr::LOCALHOST, port: 10257, live: "/healthz", ready: "/healthz" },
+            probe: Some(Probe {
+                host: Ipv4Addr::LOCALHOST,
+                port: 10257,
+                live: "/healthz",
+                ready: "/healthz",
+            }),
             advertised: None,
         },
         StaticPod {
             name: "kube-scheduler",
             flags: scheduler_flags(settings),
             cpu: "100m",
-            probe: Probe { host: Ipv4Addr::LOCALHOST, port: 10259, live: "/livez", ready: "/readyz" },
+            probe: Some(Probe { host: Ipv4Addr::LOCALHOST, port: 10259, live: "/livez", ready: "/readyz" }),
             advertised: None,
         },
     ];
@@ -247,8 +257,9 @@ fn component_flags(conf: &str, settings: &Settings) -> Vec<String> {
     flags
 }
 
-fn roles() -> Vec<RolePlan> {
-    let from_manifest = |name: &str| RolePlan {
+/// A part of the control plane that a manifest starts.
+fn from_manifest(name: &str) -> RolePlan {
+    RolePlan {
         name: name.into(),
         host: "control".into(),
         command: Command::Manifest(format!("{MANIFESTS}/{name}.yaml").into()),
@@ -256,7 +267,10 @@ fn roles() -> Vec<RolePlan> {
         cloud: false,
         needs: Vec::new(),
         one_shot: false,
-    };
+    }
+}
+
+fn roles() -> Vec<RolePlan> {
     let inside = SocketAddr::from((Ipv4Addr::UNSPECIFIED, API_PORT));
     let listeners = vec![
         Listener { name: "secure".into(), at: ListenAt::Inside(inside) },

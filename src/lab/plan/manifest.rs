@@ -11,7 +11,8 @@ pub struct StaticPod<'a> {
     /// The flags after the component's name; kubeadm sorts them.
     pub flags: Vec<String>,
     pub cpu: &'a str,
-    pub probe: Probe<'a>,
+    /// Nothing where it has no port.
+    pub probe: Option<Probe<'a>>,
     /// Shown as kubeadm's annotation of that name.
     pub advertised: Option<SocketAddr>,
 }
@@ -35,25 +36,30 @@ impl StaticPod<'_> {
         let annotation = self.advertised.map_or_else(String::new, |at| {
             format!("  annotations:\n    kubeadm.kubernetes.io/{name}.advertise-address.endpoint: {at}\n")
         });
-        let (live, ready) = (probe.check("livenessProbe", probe.live, 8, 10), probe.readiness());
-        let startup = probe.check("startupProbe", probe.live, 24, 10);
+        let probe = probe.as_ref();
+        let live = probe.map_or_else(String::new, |probe| probe.check("livenessProbe", probe.live, 8, 10));
+        let ready = probe.map_or_else(String::new, |probe| probe.ports() + &probe.readiness());
+        let startup = probe.map_or_else(String::new, |probe| probe.check("startupProbe", probe.live, 24, 10));
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata:\n{annotation}  labels:\n    component: {name}\n    \
              tier: control-plane\n  name: {name}\n  namespace: kube-system\nspec:\n  containers:\n  - command:\n\
              {command}    image: minilab/{name}:{version}\n    imagePullPolicy: IfNotPresent\n{live}    \
-             name: {name}\n    ports:\n    - containerPort: {port}\n      name: probe-port\n      \
-             protocol: TCP\n{ready}    resources:\n      requests:\n        cpu: {cpu}\n{startup}    \
+             name: {name}\n{ready}    resources:\n      requests:\n        cpu: {cpu}\n{startup}    \
              volumeMounts:\n    - mountPath: /etc/kubernetes\n      name: k8s-certs\n      readOnly: true\n  \
              hostNetwork: true\n  priority: 2000001000\n  priorityClassName: system-node-critical\n  \
              securityContext:\n    seccompProfile:\n      type: RuntimeDefault\n  volumes:\n  - hostPath:\n      \
              path: /etc/kubernetes\n      type: DirectoryOrCreate\n    name: k8s-certs\nstatus: {{}}\n",
             version = super::KUBERNETES_VERSION,
-            port = probe.port,
         )
     }
 }
 
 impl Probe<'_> {
+    fn ports(&self) -> String {
+        let port = self.port;
+        format!("    ports:\n    - containerPort: {port}\n      name: probe-port\n      protocol: TCP\n")
+    }
+
     fn readiness(&self) -> String {
         self.check("readinessProbe", self.ready, 3, 1)
     }

@@ -5,6 +5,7 @@
 //! in from the lab's material. It stands for what an administrator and kubeadm together decide for a real
 //! cluster. The supervisor reads it as `plan.json` from the lab's directory.
 
+mod approver;
 mod build;
 mod control;
 mod manifest;

@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use super::approver;
 use crate::lab::paths::{Setting, Settings};
 
 /// The namespace of the lab's own accounts.
@@ -27,6 +28,10 @@ pub fn asked_for(settings: &Settings) -> Vec<Value> {
     }
     if admin {
         objects.push(binding("minilab:phone-home", "cluster-admin", subject_account("phone-home")));
+    }
+    if approver::wanted(settings) {
+        objects.push(approver_role());
+        objects.push(binding("minilab:csr-approver", "minilab:csr-approver", subject_user(approver::USER)));
     }
     if settings.insecure(Setting::AccessAnonymous) {
         objects.push(binding("minilab:anonymous", "cluster-admin", subject_group("system:unauthenticated")));
@@ -55,6 +60,27 @@ fn monitoring_role(settings: &Settings) -> Value {
         "kind": "ClusterRole",
         "metadata": {"name": "minilab:monitoring"},
         "rules": [{"apiGroups": [""], "resources": resources, "verbs": ["get"]}],
+    }))
+}
+
+/// What an approver of kubelet serving certificates needs, and no more.
+fn approver_role() -> Value {
+    let rule = |group: &str, resource: &str, verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
+    let csr = "certificates.k8s.io";
+    let mut signer = rule(csr, "signers", &["approve"]);
+    signer["resourceNames"] = json!(["kubernetes.io/kubelet-serving"]);
+    labelled(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "minilab:csr-approver"},
+        "rules": [
+            rule(csr, "certificatesigningrequests", &["get", "list", "watch"]),
+            rule(csr, "certificatesigningrequests/approval", &["update"]),
+            signer,
+            rule("", "nodes", &["get"]),
+            rule("", "events", &["create", "patch", "update"]),
+            rule("events.k8s.io", "events", &["create", "patch", "update"]),
+        ],
     }))
 }
 
@@ -92,6 +118,10 @@ fn binding(name: &str, role: &str, subject: Value) -> Value {
 
 fn subject_account(name: &str) -> Value {
     json!({"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE})
+}
+
+fn subject_user(name: &str) -> Value {
+    json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name})
 }
 
 fn subject_group(name: &str) -> Value {

@@ -111,6 +111,7 @@ async fn work(config: config::Config, stop: CancellationToken) -> anyhow::Result
     let (mine, asking) = (Arc::clone(&config), client.clone());
     tokio::spawn(credentials::keep_serving(mine, asking, me.address, cert.clone(), condition.clone()));
     tokio::spawn(node::report(me.clone(), node));
+    tokio::spawn(pods::rotate_logs(Arc::clone(&config), runtime.clone()));
     let door =
         server::Kubelet::new(config, Arc::clone(&me.machine), pods.clone(), runtime.clone(), condition);
     server::serve(door, client, cert, stop).await?;

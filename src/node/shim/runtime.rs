@@ -184,7 +184,6 @@ impl Runtime {
     }
 
     /// Opens a container's log anew, after its file was moved away.
-    #[expect(dead_code, reason = "the kubelet does not rotate logs yet; the shim's half is here")]
     pub async fn reopen_log(&self, sandbox: &str, container: &str) -> Result<(), ShimError> {
         self.ask(sandbox, Request::ReopenLog { container: container.to_owned() }, PATIENCE).await
     }

@@ -198,11 +198,7 @@ impl Config {
                 true => file.cluster_dns.clone().unwrap_or_default(),
                 false => flags.cluster_dns.clone(),
             },
-            cluster_domain: flags
-                .cluster_domain
-                .clone()
-                .or(file.cluster_domain.clone())
-                .unwrap_or_default(),
+            cluster_domain: flags.cluster_domain.clone().or(file.cluster_domain.clone()).unwrap_or_default(),
             max_pods: flags.max_pods.or(file.max_pods).unwrap_or(110),
             pod_pids: u64::try_from(pids).ok().filter(|limit| *limit > 0),
             log_max_bytes: size("containerLogMaxSize", &log_max_size)?,
@@ -263,9 +259,8 @@ fn serving(flags: &Flags, file: &File, gates: &Gates) -> Serving {
 fn ttls(flags: &Flags, file: &File) -> Result<Ttls, KubeletError> {
     let usual = Ttls::default();
     let (tokens, asked) = (&file.authentication.webhook, &file.authorization.webhook);
-    let read = |name, flag, text: &Option<String>, usual: Duration| {
-        duration(name, flag, text, usual.as_secs())
-    };
+    let read =
+        |name, flag, text: &Option<String>, usual: Duration| duration(name, flag, text, usual.as_secs());
     Ok(Ttls {
         token: read(
             "authentication-token-webhook-cache-ttl",
@@ -397,7 +392,8 @@ mod tests {
 
     #[test]
     fn a_zero_life_in_the_file_is_the_default_and_configz_says_what_holds() {
-        let file = "authentication: {webhook: {cacheTTL: 0s}}\nauthorization: {webhook: {cacheUnauthorizedTTL: 1s}}";
+        let file =
+            "authentication: {webhook: {cacheTTL: 0s}}\nauthorization: {webhook: {cacheUnauthorizedTTL: 1s}}";
         let config = merged("--authorization-webhook-cache-authorized-ttl=10s", Some(file));
         assert_eq!(config.ttls.token.as_secs(), 120);
         assert_eq!((config.ttls.allowed.as_secs(), config.ttls.denied.as_secs()), (10, 1));

@@ -83,7 +83,14 @@ pub async fn keep_serving(
         }
         Serving::Bootstrap => {
             let store = Store::new(&config.cert_dir, "kubelet-server");
-            let asked = Requester { config: &config, client: &client, address, store, cert: &cert, condition: &condition };
+            let asked = Requester {
+                config: &config,
+                client: &client,
+                address,
+                store,
+                cert: &cert,
+                condition: &condition,
+            };
             tokio::join!(asked.renew_for_ever(), asked.withdraw_when_over());
         }
     }

@@ -12,6 +12,7 @@ mod downward;
 mod env;
 mod etc;
 mod launch;
+mod log_files;
 mod memory;
 mod objects;
 mod probe;
@@ -35,6 +36,7 @@ use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Pod;
 
 pub use dispatch::{Pods, run};
+pub use log_files::rotate as rotate_logs;
 
 use crate::node::image::ImageError;
 use crate::node::shim::ShimError;

@@ -8,7 +8,9 @@ use super::Kubelet;
 use super::call::{Call, text};
 
 pub fn checkpoint(me: &Kubelet, call: &Call, below: &[String]) -> Response {
-    let [namespace, pod, container] = below else { return text(StatusCode::NOT_FOUND, "404: Page Not Found") };
+    let [namespace, pod, container] = below else {
+        return text(StatusCode::NOT_FOUND, "404: Page Not Found");
+    };
     let Some(found) = me.pods.find_with_status(namespace, pod) else {
         return text(StatusCode::NOT_FOUND, "pod does not exist");
     };

@@ -3,7 +3,7 @@
 //! The command line and the index are as in Go; profiles are a Go runtime's, which this is not, and are
 //! unknown here. The verbosity is klog's number: 4 and more shows what this program calls debug.
 
-use axum::body::to_bytes;
+use axum::body::{Body, to_bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -37,14 +37,14 @@ fn index() -> Response {
 }
 
 /// `PUT /debug/flags/v` with a number.
-pub async fn verbosity(call: Call) -> Response {
+pub async fn verbosity(call: &Call, body: Body) -> Response {
     let plain = |status, text: String| {
         (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], text + "\n").into_response()
     };
     if call.parts.method != Method::PUT {
         return plain(StatusCode::NOT_ACCEPTABLE, "unsupported http method".into());
     }
-    let body = match to_bytes(call.body, LONGEST).await {
+    let body = match to_bytes(body, LONGEST).await {
         Ok(body) => String::from_utf8_lossy(&body).into_owned(),
         Err(error) => {
             return plain(StatusCode::BAD_REQUEST, format!("error reading request body: {error}"));

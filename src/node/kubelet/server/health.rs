@@ -89,7 +89,11 @@ fn verdict(me: &Kubelet, check: &str) -> Result<(), String> {
 /// `/metrics/slis`.
 pub fn slis(me: &Kubelet) -> Page {
     let mut page = Page::default();
-    page.family("kubernetes_healthcheck", "gauge", "[STABLE] This metric records the result of a single healthcheck.");
+    page.family(
+        "kubernetes_healthcheck",
+        "gauge",
+        "[STABLE] This metric records the result of a single healthcheck.",
+    );
     for check in CHECKS {
         let passed = verdict(me, check).is_ok();
         page.sample("kubernetes_healthcheck", &[("name", check), ("type", "healthz")], u8::from(passed));

@@ -1,7 +1,8 @@
 //! `/logs/?query=…`: what a request for a node's logs asks for (NodeLogQuery, `enableSystemLogQuery`).
 //!
 //! `pkg/kubelet/kubelet_server_journal.go`. There is no journal on a node here, so a service is looked for
-//! among the files of /var/log, as upstream does where the journal has nothing.
+//! among the files of /var/log, as upstream does where the journal has nothing; times and boots, which are the
+//! journal's, choose nothing there. A pattern is a plain word.
 
 use std::path::Path;
 
@@ -17,10 +18,10 @@ const MOST_LINES: i64 = 100_000;
 pub struct LogQuery {
     pub files: Vec<String>,
     pub services: Vec<String>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
     pub tail: Option<usize>,
-    boot: Option<i64>,
+    pub boot: Option<i64>,
     pub pattern: Option<String>,
 }
 
@@ -88,7 +89,8 @@ impl LogQuery {
         match (self.files.as_slice(), self.services.as_slice()) {
             ([], []) => wrong.push("query: Required value: cannot be empty with options".into()),
             ([_, ..], [_, ..]) => {
-                let given = format!("{:?}", format!("[{}], [{}]", self.files.join(" "), self.services.join(" ")));
+                let given =
+                    format!("{:?}", format!("[{}], [{}]", self.files.join(" "), self.services.join(" ")));
                 wrong.push(format!("query: Invalid value: {given}: cannot specify a file and service"));
             }
             ([_, _, ..], _) => wrong.push(self.files_wrong("cannot specify more than one file")),
@@ -143,12 +145,10 @@ fn joined(mut wrong: Vec<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
-    use axum::extract::Request;
 
     fn read(query: &str) -> Result<Option<LogQuery>, String> {
-        let request = Request::get(format!("/logs/?{query}")).body(Body::empty()).unwrap();
-        LogQuery::read(&Call::of(request).unwrap())
+        let request = http::Request::get(format!("/logs/?{query}")).body(()).unwrap();
+        LogQuery::read(&Call::of(request.into_parts().0).unwrap())
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use crate::node::shim::ContainerPhase;
 use crate::sys::ready::Readable;
 
 /// How much is read and sent at once.
-const CHUNK: usize = 32 * 1024;
+const CHUNK: usize = 128 * 1024;
 /// How often a followed container is asked whether it still runs; its log wakes the reader by itself.
 const ASK: Duration = Duration::from_millis(100);
 
@@ -42,7 +43,9 @@ struct Options {
 }
 
 pub async fn container_logs(me: &Kubelet, call: &Call, below: &[String]) -> Response {
-    let [namespace, pod, container] = below else { return text(StatusCode::NOT_FOUND, "404: Page Not Found") };
+    let [namespace, pod, container] = below else {
+        return text(StatusCode::NOT_FOUND, "404: Page Not Found");
+    };
     let query: HashMap<String, String> = call.query.iter().rev().cloned().collect();
     let options = match Options::read(&query, Timestamp::now()) {
         Ok(options) => options,
@@ -128,11 +131,10 @@ impl Options {
 fn which(pod: &Pod, name: &str, previous: bool) -> Result<String, String> {
     let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.iter();
-    let all = status
-        .flat_map(|status| {
-            let plain = status.container_statuses.iter().chain(&status.init_container_statuses);
-            plain.chain(&status.ephemeral_container_statuses).flatten()
-        });
+    let all = status.flat_map(|status| {
+        let plain = status.container_statuses.iter().chain(&status.init_container_statuses);
+        plain.chain(&status.ephemeral_container_statuses).flatten()
+    });
     let Some(status) = all.into_iter().find(|status| status.name == name) else {
         return Err(format!("container \"{name}\" in pod \"{pod_name}\" is not available"));
     };
@@ -182,6 +184,7 @@ struct Follower {
     uid: String,
     id: String,
     options: Options,
+    path: PathBuf,
     file: File,
     /// An unfinished line.
     rest: Vec<u8>,
@@ -201,7 +204,8 @@ impl Follower {
         };
         file.seek(SeekFrom::Start(start))?;
         let (uid, id) = (uid.to_owned(), id.to_owned());
-        Ok(Self { me: me.clone(), uid, id, left: options.limit, options, file, rest: Vec::new(), changes })
+        let (me, left, rest) = (me.clone(), options.limit, Vec::new());
+        Ok(Self { me, uid, id, left, options, path, file, rest, changes })
     }
 
     /// The next piece of output; nothing at the end.
@@ -215,6 +219,7 @@ impl Follower {
             match self.read() {
                 Ok(Some(out)) if out.is_empty() => {}
                 Ok(Some(out)) => return Some(Ok(out)),
+                Ok(None) if running && self.rotated() => {}
                 Ok(None) if running => self.wait().await,
                 Ok(None) => return None,
                 Err(error) => return Some(Err(error)),
@@ -224,25 +229,39 @@ impl Follower {
 
     /// Reads a block and renders its lines; nothing at the end of the file.
     fn read(&mut self) -> io::Result<Option<Bytes>> {
-        let mut block = vec![0; CHUNK];
-        let size = self.file.read(&mut block)?;
+        let before = self.rest.len();
+        self.rest.resize(before + CHUNK, 0);
+        let size = self.file.read(&mut self.rest[before..])?;
+        self.rest.truncate(before + size);
         if size == 0 {
             return Ok(None);
         }
-        self.rest.extend_from_slice(&block[..size]);
         let Some(last) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
             return Ok(Some(Bytes::new()));
         };
-        let lines: Vec<u8> = self.rest.drain(..=last).collect();
-        let mut out = Vec::with_capacity(lines.len());
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            out.extend(render(line, &self.options.wanted).unwrap_or_default());
+        let mut out = Vec::with_capacity(last);
+        for line in self.rest[..=last].split_inclusive(|byte| *byte == b'\n') {
+            render(line, &self.options.wanted, &mut out);
         }
+        self.rest.drain(..=last);
         if let Some(left) = &mut self.left {
             out.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
             *left -= u64::try_from(out.len()).unwrap_or(*left);
         }
         Ok(Some(Bytes::from(out)))
+    }
+
+    /// Goes on in the new file once the one being read was moved away and read to its end.
+    fn rotated(&mut self) -> bool {
+        let number = |meta: io::Result<std::fs::Metadata>| meta.map(|meta| (meta.dev(), meta.ino())).ok();
+        let now = number(std::fs::metadata(&self.path));
+        if now.is_none() || now == number(self.file.metadata()) {
+            return false;
+        }
+        let Ok(file) = File::open(&self.path) else { return false };
+        self.file = file;
+        self.changes = Changes::of(&self.path).ok();
+        true
     }
 
     fn running(&self) -> bool {

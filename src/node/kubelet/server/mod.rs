@@ -12,21 +12,16 @@
 //! Left out: checkpoints, which the runtime cannot make, and profiles of a language this is not written in.
 
 mod access;
-mod attach;
 mod call;
 mod checkpoint;
 mod debug;
-mod exec;
 mod health;
 mod log_query;
 mod logs;
 mod metrics;
 mod pods;
-mod port_forward;
 mod routes;
-mod run;
 mod stats;
-mod streaming;
 mod system_logs;
 mod tail;
 mod zpages;
@@ -35,6 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -70,7 +66,6 @@ pub struct Parts {
     pub credentials: Condition,
     pub started: Timestamp,
     requests: metrics::Requests,
-    streaming: streaming::Counts,
     sampler: stats::Sampler,
     verdicts: health::Verdicts,
 }
@@ -99,7 +94,6 @@ impl Kubelet {
             credentials,
             started: Timestamp::now(),
             requests: metrics::Requests::default(),
-            streaming: streaming::Counts::default(),
             sampler: stats::Sampler::default(),
             verdicts: health::Verdicts::default(),
         }))
@@ -135,12 +129,8 @@ pub async fn serve(
     if config.gates.on("ReloadKubeletClientCAFile") {
         tokio::spawn(reload_authorities(Arc::clone(&config), Arc::clone(&door)));
     }
-    let port = Port {
-        me: me.clone(),
-        mux: Arc::new(Mux::secure(&config)),
-        door: Some(door),
-        kind: "readwrite",
-    };
+    let port =
+        Port { me: me.clone(), mux: Arc::new(Mux::secure(&config)), door: Some(door), kind: "readwrite" };
     let listener = bind(config.listen).await?;
     info!(address = %config.listen, "Starting to listen");
     let server = Server::new(cert, Protocols::H2AndH1, "kubelet")?;
@@ -208,15 +198,16 @@ impl Port {
 
 async fn answer(State(port): State<Port>, request: Request) -> Response {
     let underway = port.me.requests.begin(request.method(), request.uri().path(), port.kind);
-    let response = match Call::of(request) {
-        Some(call) => dispatch(&port, call).await,
+    let (parts, body) = request.into_parts();
+    let response = match Call::of(parts) {
+        Some(call) => dispatch(&port, call, body).await,
         None => call::http_error(StatusCode::BAD_REQUEST, "400 Bad Request"),
     };
     drop(underway);
     response
 }
 
-async fn dispatch(port: &Port, call: Call) -> Response {
+async fn dispatch(port: &Port, call: Call, body: Body) -> Response {
     let service = match port.mux.find(&call.path) {
         Found::Nothing => return routes::not_found(),
         Found::Elsewhere(path) => return routes::moved(&path, call.parts.uri.query(), &call.parts.method),
@@ -231,10 +222,10 @@ async fn dispatch(port: &Port, call: Call) -> Response {
     if let Some(refused) = service.refusal(&call.parts.method, &below) {
         return refused;
     }
-    handle(port, service, call, &below).await
+    handle(port, service, call, body, &below).await
 }
 
-async fn handle(port: &Port, service: Service, call: Call, below: &[String]) -> Response {
+async fn handle(port: &Port, service: Service, call: Call, body: Body, below: &[String]) -> Response {
     let me = &port.me;
     match service {
         Service::Health(Some(check)) => health::one(me, check),
@@ -244,18 +235,15 @@ async fn handle(port: &Port, service: Service, call: Call, below: &[String]) -> 
         Service::Pods => pods::desired(me),
         Service::RunningPods => pods::running(me),
         Service::Stats => stats::summary(me, &call).await,
-        Service::Run => run::run(me, &call, below).await,
-        Service::Exec => exec::exec(me, call, below).await,
-        Service::Attach => attach::attach(me, call, below).await,
-        Service::PortForward => port_forward::port_forward(me, call, below).await,
         Service::ContainerLogs => logs::container_logs(me, &call, below).await,
         Service::Checkpoint => checkpoint::checkpoint(me, &call, below),
         Service::SystemLogs => system_logs::answer(me, &call).await,
         Service::Profiles => debug::profile(below),
-        Service::Verbosity => debug::verbosity(call).await,
+        Service::Verbosity => debug::verbosity(&call, body).await,
         Service::Configz => zpages::configz(me),
         Service::Flagz => zpages::flagz(me),
         Service::Statusz => zpages::statusz(me, &port.mux),
+        Service::Run | Service::Exec | Service::Attach | Service::PortForward => routes::not_found(),
         Service::Off(why) => call::http_error(StatusCode::METHOD_NOT_ALLOWED, why),
     }
 }

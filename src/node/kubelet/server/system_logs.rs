@@ -1,7 +1,7 @@
 //! `/logs/`: the node's /var/log, as Go's file server shows it (`enableSystemLogHandler`, on by default).
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use axum::body::Body;
@@ -18,7 +18,7 @@ use super::routes::not_found;
 
 const ROOT: &str = "/var/log";
 /// A line longer than this is cut, so that no file can fill the memory.
-const LONGEST_LINE: usize = 1 << 20;
+const LONGEST_LINE: u64 = 1 << 20;
 
 pub async fn answer(me: &Kubelet, call: &Call) -> Response {
     let root = Path::new(ROOT);
@@ -68,10 +68,7 @@ fn chosen(path: &Path, query: &LogQuery) -> String {
     let most = query.tail.unwrap_or(usize::MAX);
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
-    while let Ok(1..) = std::io::Read::by_ref(&mut reader)
-        .take(u64::try_from(LONGEST_LINE).unwrap_or(u64::MAX))
-        .read_until(b'\n', &mut line)
-    {
+    while let Ok(1..) = Read::take(&mut reader, LONGEST_LINE).read_until(b'\n', &mut line) {
         let text = String::from_utf8_lossy(&line).into_owned();
         line.clear();
         if query.pattern.as_ref().is_some_and(|pattern| !text.contains(pattern.as_str())) {
@@ -99,7 +96,8 @@ async fn file(root: &Path, path: &str) -> Response {
     }
     match tokio::fs::File::open(&target).await {
         Ok(file) => {
-            let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()), (LAST_MODIFIED, modified(&target))];
+            let plain =
+                [(CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()), (LAST_MODIFIED, modified(&target))];
             (plain, Body::from_stream(ReaderStream::new(file))).into_response()
         }
         Err(_) => not_found(),

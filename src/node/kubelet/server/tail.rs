@@ -14,22 +14,20 @@ pub struct Wanted {
     pub stream: Option<&'static str>,
 }
 
-/// A CRI line as output, without what is not wanted; nothing for a line that is skipped or broken.
-pub fn render(line: &[u8], wanted: &Wanted) -> Option<Vec<u8>> {
+/// Adds a CRI line's text to the output; nothing of a line that is not wanted or broken.
+pub fn render(line: &[u8], wanted: &Wanted, out: &mut Vec<u8>) -> Option<()> {
     let mut parts = line.splitn(4, |byte| *byte == b' ');
     let (time, stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let time = std::str::from_utf8(time).ok()?;
     if wanted.stream.is_some_and(|only| only.as_bytes() != stream) {
         return None;
     }
     if let Some(since) = wanted.since
-        && time.parse::<Timestamp>().ok()? < since
+        && std::str::from_utf8(time).ok()?.parse::<Timestamp>().ok()? < since
     {
         return None;
     }
-    let mut out = Vec::with_capacity(line.len() + 1);
     if wanted.timestamps {
-        out.extend_from_slice(time.as_bytes());
+        out.extend_from_slice(time);
         out.push(b' ');
     }
     let partial = tag.split(|byte| *byte == b':').next() == Some(b"P");
@@ -37,7 +35,7 @@ pub fn render(line: &[u8], wanted: &Wanted) -> Option<Vec<u8>> {
     if !partial {
         out.push(b'\n');
     }
-    Some(out)
+    Some(())
 }
 
 /// Where the last `lines` lines of a file begin. A last line without an end counts.
@@ -75,6 +73,10 @@ mod tests {
 
     #[test]
     fn lines_are_shown_with_and_without_their_time_and_partial_ones_are_joined() {
+        let render = |line: &[u8], wanted: &Wanted| {
+            let mut out = Vec::new();
+            super::render(line, wanted, &mut out).map(|()| out)
+        };
         let plain = Wanted::default();
         let line = b"2026-11-22T07:06:37.123456789Z stdout F hello  world\n";
         assert_eq!(render(line, &plain).unwrap(), b"hello  world\n");

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tracing::{info, warn};
 
 use super::super::launch::{self, Launch, field_path};
+use super::super::log_files;
 use super::super::memory::Failure;
 use super::super::step::Stop;
 use super::super::view::Instance;
@@ -100,7 +101,7 @@ impl Worker {
             return false;
         }
         if let Some(known) = known {
-            let _ = std::fs::remove_file(&known.log_path);
+            log_files::clean(&known.log_path);
             self.unlink_logs(pod, |name| name.ends_with(&format!("-{container}.log")));
         }
         true

@@ -8,12 +8,9 @@ use crate::node::kubelet::server::stats::{ContainerSample, PodSample};
 type Family = (&'static str, &'static str, &'static str, fn(&ContainerSample) -> f64);
 
 const FAMILIES: &[Family] = &[
-    (
-        "container_cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed in seconds.",
-        |one| std::time::Duration::from_nanos(one.used.usage.cpu_nanos).as_secs_f64(),
-    ),
+    ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", |one| {
+        std::time::Duration::from_nanos(one.used.usage.cpu_nanos).as_secs_f64()
+    }),
     ("container_memory_rss", "gauge", "Size of RSS in bytes.", |one| super::float(one.used.usage.anonymous)),
     (
         "container_memory_usage_bytes",
@@ -21,18 +18,12 @@ const FAMILIES: &[Family] = &[
         "Current memory usage in bytes, including all memory regardless of when it was accessed",
         |one| super::float(one.used.usage.resident),
     ),
-    (
-        "container_memory_working_set_bytes",
-        "gauge",
-        "Current working set in bytes.",
-        |one| super::float(one.used.usage.working_set),
-    ),
-    (
-        "container_processes",
-        "gauge",
-        "Number of processes running inside the container.",
-        |one| super::float(one.used.usage.processes),
-    ),
+    ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.", |one| {
+        super::float(one.used.usage.working_set)
+    }),
+    ("container_processes", "gauge", "Number of processes running inside the container.", |one| {
+        super::float(one.used.usage.processes)
+    }),
     (
         "container_start_time_seconds",
         "gauge",
@@ -40,7 +31,6 @@ const FAMILIES: &[Family] = &[
         |one| super::started(&one.status),
     ),
 ];
-
 
 pub async fn page(me: &Kubelet) -> Page {
     let sample = me.sampler.sample(&me.runtime).await;
@@ -94,7 +84,8 @@ fn labels(pod: &PodSample, container: &ContainerSample) -> [(&'static str, Strin
 }
 
 fn network(page: &mut Page, pods: &[PodSample]) {
-    type Column = (&'static str, &'static str, fn(&crate::node::kubelet::server::stats::proc::Interface) -> u64);
+    type Column =
+        (&'static str, &'static str, fn(&crate::node::kubelet::server::stats::proc::Interface) -> u64);
     const COLUMNS: &[Column] = &[
         ("container_network_receive_bytes_total", "Cumulative count of bytes received", |one| one.received),
         (

@@ -55,11 +55,6 @@ fn kubelet(me: &Kubelet) -> Page {
     page.family("kubelet_node_name", "gauge", help);
     page.sample("kubelet_node_name", &[("node", &me.config.node_name)], 1);
     running(me, &mut page);
-    let name = "kubelet_websocket_streaming_requests_total";
-    page.family(name, "counter", "[ALPHA] Total number of requests for exec/attach/portforward over WebSockets");
-    for (kind, count) in me.streaming.counts() {
-        page.sample(name, &[("subresource", kind)], count);
-    }
     let version = super::VERSION;
     let mut numbers = version.trim_start_matches('v').split('.');
     let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
@@ -69,11 +64,21 @@ fn kubelet(me: &Kubelet) -> Page {
     page.family("kubernetes_build_info", "gauge", help);
     page.sample(
         "kubernetes_build_info",
-        &[("compiler", "rustc"), ("git_version", version), ("major", major), ("minor", minor), ("platform", "linux")],
+        &[
+            ("compiler", "rustc"),
+            ("git_version", version),
+            ("major", major),
+            ("minor", minor),
+            ("platform", "linux"),
+        ],
         1,
     );
     let name = "kubernetes_feature_enabled";
-    page.family(name, "gauge", "[BETA] This metric records the data about the stage and enablement of a k8s feature.");
+    page.family(
+        name,
+        "gauge",
+        "[BETA] This metric records the data about the stage and enablement of a k8s feature.",
+    );
     for (gate, on) in me.config.gates.all() {
         page.sample(name, &[("name", gate)], u8::from(on));
     }
@@ -92,7 +97,12 @@ fn running(me: &Kubelet, page: &mut Page) {
     page.sample(name, &[("container_state", "exited")], count(ContainerPhase::Exited));
     page.sample(name, &[("container_state", "running")], count(ContainerPhase::Running));
     let ready = sandboxes.iter().filter(|sandbox| sandbox.ready).count();
-    page.single("kubelet_running_pods", "gauge", "[ALPHA] Number of pods that have a running pod sandbox", ready);
+    page.single(
+        "kubelet_running_pods",
+        "gauge",
+        "[ALPHA] Number of pods that have a running pod sandbox",
+        ready,
+    );
 }
 
 /// How long the kubelet's certificates last, and how often a renewal failed.

@@ -119,8 +119,12 @@ impl Requests {
 impl Kind {
     fn sample(&self, page: &mut Page, name: &str, limit: Option<&str>, value: impl std::fmt::Display) {
         let long = if self.long_running { "true" } else { "false" };
-        let mut labels =
-            vec![("long_running", long), ("method", self.method), ("path", self.path), ("server_type", self.server)];
+        let mut labels = vec![
+            ("long_running", long),
+            ("method", self.method),
+            ("path", self.path),
+            ("server_type", self.server),
+        ];
         labels.extend(limit.map(|limit| ("le", limit)));
         page.sample(name, &labels, value);
     }

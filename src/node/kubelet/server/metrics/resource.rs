@@ -10,7 +10,11 @@ pub async fn page(me: &Kubelet) -> Page {
     let seconds = |nanos: u64| Duration::from_nanos(nanos).as_secs_f64();
     let mut page = Page::default();
     let each = || sample.pods.iter().flat_map(|pod| pod.containers.iter().map(move |one| (pod, one)));
-    let names = ["container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "container_start_time_seconds"];
+    let names = [
+        "container_cpu_usage_seconds_total",
+        "container_memory_working_set_bytes",
+        "container_start_time_seconds",
+    ];
     let container = |page: &mut Page, name: &str, value: fn(&super::super::stats::ContainerSample) -> f64| {
         for (pod, one) in each() {
             let spec = &pod.sandbox.spec;
@@ -22,7 +26,11 @@ pub async fn page(me: &Kubelet) -> Page {
             page.sample(name, &labels, value(one));
         }
     };
-    page.family(names[0], "counter", "[STABLE] Cumulative cpu time consumed by the container in core-seconds");
+    page.family(
+        names[0],
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
+    );
     container(&mut page, names[0], |one| Duration::from_nanos(one.used.usage.cpu_nanos).as_secs_f64());
     page.family(names[1], "gauge", "[STABLE] Current working set of the container in bytes");
     container(&mut page, names[1], |one| super::float(one.used.usage.working_set));

@@ -32,7 +32,13 @@ impl Space {
 
     /// The file system itself.
     pub fn whole(&self, time: &str) -> Value {
-        self.used(time, Used { bytes: self.capacity.saturating_sub(self.available), inodes: self.inodes.saturating_sub(self.inodes_free) })
+        self.used(
+            time,
+            Used {
+                bytes: self.capacity.saturating_sub(self.available),
+                inodes: self.inodes.saturating_sub(self.inodes_free),
+            },
+        )
     }
 
     /// A part of it.

@@ -73,9 +73,8 @@ impl Places {
         let volumes = me.config.root_dir.join("pods").join(&pod.sandbox.spec.pod_uid).join("volumes");
         let kinds = std::fs::read_dir(volumes).into_iter().flatten().flatten();
         let each = kinds.flat_map(|kind| std::fs::read_dir(kind.path()).into_iter().flatten().flatten());
-        let name = |entry: std::fs::DirEntry| {
-            (entry.file_name().to_string_lossy().into_owned(), entry.path())
-        };
+        let name =
+            |entry: std::fs::DirEntry| (entry.file_name().to_string_lossy().into_owned(), entry.path());
         Self { containers: containers.collect(), volumes: each.map(name).collect() }
     }
 }
@@ -121,8 +120,13 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn summary(&self) -> Value {
-        let pods: Vec<Value> =
-            self.sample.pods.iter().enumerate().map(|(at, pod)| self.pod(pod, self.disks.pods.get(at))).collect();
+        let pods: Vec<Value> = self
+            .sample
+            .pods
+            .iter()
+            .enumerate()
+            .map(|(at, pod)| self.pod(pod, self.disks.pods.get(at)))
+            .collect();
         json!({"node": self.node(), "pods": pods})
     }
 
