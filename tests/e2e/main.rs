@@ -13,3 +13,5 @@ mod kubectl;
 mod leftovers;
 mod limits;
 mod pods;
+mod proxy;
+mod streams;

@@ -11,6 +11,9 @@ pub mod museum;
 mod path;
 mod splice;
 mod streams;
+#[cfg(test)]
+mod tests;
+mod translate;
 mod upgrade;
 mod websocket;
 

@@ -55,8 +55,8 @@ impl Streams<'_> {
         };
         let (location, path) = self.find(asked, query, kind)?;
         match self.way(kind, &client.headers, &location) {
-            Way::Translated => self.pass(location, path, client).await,
-            Way::Untunnelled => self.pass(location, path, client).await,
+            Way::Translated => self.translate(location, path, query, client),
+            Way::Untunnelled => self.untunnel(location, path, client).await,
             Way::AsItIs => self.pass(location, path, client).await,
         }
     }
