@@ -11,7 +11,7 @@ mod serve;
 mod tls;
 
 pub use dial::{BoxStream, Dial, DialError, Direct, TlsDialer};
-pub use go_text::go_text;
+pub use go_text::{go_text, io_text};
 pub use listen::{bind, inherit};
 pub use serve::{Peer, Server};
 pub use tls::{Identity, Protocols, ServingCert, Verify, client_config};

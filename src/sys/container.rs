@@ -51,8 +51,10 @@ pub fn die_with_parent() -> io::Result<()> {
     Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)
 }
 
-/// Unblocks what the shim blocks for itself and leaves its session.
+/// Unblocks what the shim blocks for itself, hears what it ignores, and leaves its session.
 pub fn fresh_session() -> io::Result<()> {
+    // SAFETY: SIG_DFL installs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     nix::unistd::setsid()?;
     Ok(())
@@ -61,6 +63,12 @@ pub fn fresh_session() -> io::Result<()> {
 /// Lets this process write its own id maps; joining a namespace may have taken that away.
 pub fn be_dumpable() -> io::Result<()> {
     Ok(prctl::set_dumpable(true)?)
+}
+
+/// Keeps whoever shares its pid namespace from reading this process's memory and descriptors until it
+/// executes its program.
+pub fn be_closed() -> io::Result<()> {
+    Ok(prctl::set_dumpable(false)?)
 }
 
 /// Makes a terminal this session's own.

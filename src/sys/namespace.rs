@@ -32,6 +32,14 @@ impl Network {
         Ok(Network(File::open(format!("/proc/{pid}/ns/net"))?.into()))
     }
 
+    /// A TCP socket of this namespace that does not block, connected to nothing yet.
+    pub fn tcp_socket(&self, v6: bool) -> io::Result<OwnedFd> {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+        let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        Ok(self.enter(|| socket(family, SockType::Stream, flags, None))??)
+    }
+
     /// Runs `work` with the calling thread inside. Sockets made there stay there.
     ///
     /// Never inside a runtime whose tasks could run on this thread meanwhile: `work` must not await.

@@ -30,10 +30,7 @@ pub fn environment(spec: &ContainerSpec, image: &ImageConfig, hostname: &str) ->
     all.extend(spec.env.iter().cloned());
     let mut environment: Vec<(String, String)> = Vec::with_capacity(all.len());
     for (name, value) in all {
-        match environment.iter_mut().find(|(known, _)| *known == name) {
-            Some(known) => known.1 = value,
-            None => environment.push((name, value)),
-        }
+        set(&mut environment, &name, &value);
     }
     environment
 }
@@ -41,6 +38,14 @@ pub fn environment(spec: &ContainerSpec, image: &ImageConfig, hostname: &str) ->
 /// The value of a name in an environment.
 pub fn value<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a str> {
     environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+/// Gives a name another value, or its first.
+pub fn set(environment: &mut Vec<(String, String)>, name: &str, value: &str) {
+    match environment.iter_mut().find(|(known, _)| known == name) {
+        Some(known) => known.1 = value.to_owned(),
+        None => environment.push((name.to_owned(), value.to_owned())),
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +70,7 @@ pub mod tests {
             log_path: format!("{name}/0.log").into(),
             security: Security::default(),
             limits: Limits::default(),
+            target: None,
         }
     }
 

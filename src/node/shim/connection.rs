@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use nix::poll::PollFlags;
 
 use super::protocol::{self, Answer, Call, LONGEST_LINE};
+use crate::sys::packet;
 
 /// A reader this far behind is cut off: it can connect again and read the state.
 const MOST_UNSENT: usize = 64 << 20;
@@ -40,8 +41,9 @@ impl Connection {
         }
     }
 
-    /// Reads what is there and returns the whole requests among it; also sends what could not be sent before.
-    pub fn receive(&mut self) -> Vec<Call> {
+    /// Reads what is there and returns the whole requests among it, or the numbers of those this shim does
+    /// not know; also sends what could not be sent before.
+    pub fn receive(&mut self) -> Vec<Result<Call, u64>> {
         self.flush();
         let mut buffer = [0; 16 * 1024];
         loop {
@@ -65,11 +67,14 @@ impl Connection {
         let mut calls = Vec::new();
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line) {
-                Ok(call) => calls.push(call),
-                Err(error) => {
-                    tracing::warn!(%error, "a request could not be understood");
-                    self.closed = true;
-                }
+                Ok(call) => calls.push(Ok(call)),
+                Err(error) => match serde_json::from_slice(line) {
+                    Ok(Numbered { id }) => calls.push(Err(id)),
+                    Err(_) => {
+                        tracing::warn!(%error, "a request could not be understood");
+                        self.closed = true;
+                    }
+                },
             }
         }
         calls
@@ -79,6 +84,19 @@ impl Connection {
         self.unsent.extend(protocol::line(answer));
         self.flush();
         self.closed |= self.unsent.len() > MOST_UNSENT;
+    }
+
+    /// As [`Connection::send`], with descriptors. Who has not read what was sent before gets none.
+    pub fn give(&mut self, answer: &Answer, fds: &[BorrowedFd<'_>]) {
+        self.flush();
+        let bytes = protocol::line(answer);
+        match self.unsent.is_empty() {
+            true => match packet::send_beside(&self.stream, &bytes, fds) {
+                Ok(taken) => self.unsent.extend_from_slice(&bytes[taken..]),
+                Err(_) => self.closed = true,
+            },
+            false => self.closed = true,
+        }
     }
 
     /// Writes as much as the other end takes now.
@@ -95,6 +113,12 @@ impl Connection {
             }
         }
     }
+}
+
+/// As much of a request as every version has.
+#[derive(serde::Deserialize)]
+struct Numbered {
+    id: u64,
 }
 
 impl AsFd for Connection {

@@ -9,24 +9,30 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::attach::Attachment;
 use super::command;
 use super::identity;
 use super::limits::Group;
 use super::log::{Log, Source, now};
-use super::process::Process;
-use super::protocol::{Refusal, RefusalKind};
-use super::root::{Root, RootMount};
+use super::process::{Entry, Launch, Program};
+use super::program::Errand;
+use super::protocol::{Given, Refusal, RefusalKind};
+use super::recipe;
+use super::rights::User;
 use super::sandbox::{Pids, Sandbox};
-use super::spec::{ContainerPhase, ContainerSpec, ContainerStatus};
-use crate::node::image::{self, Image};
-use crate::sys::capabilities::Capabilities;
+use super::spec::{AttachSpec, ContainerPhase, ContainerSpec, ContainerStatus, ExecSpec};
+use super::streams::Wanted;
+use crate::node::image;
+use crate::sys::container;
+
+/// What the pipes of a command hold: large, because bytes go through them in bulk.
+const ROOM: i32 = 256 * 1024;
 
 /// How much output is taken from one stream before the others get their turn.
 const TURN: usize = 64 * 1024;
@@ -35,9 +41,16 @@ const TURN: usize = 64 * 1024;
 pub struct Container {
     pub status: ContainerStatus,
     pub streams: Vec<Stream>,
-    /// Kept for whoever attaches later; closing it is end of file for the program.
-    #[expect(dead_code, reason = "held open; attach will write to it")]
+    /// Kept for whoever attaches; closing it is end of file for the program. With a terminal, its outer end.
     stdin: Option<OwnedFd>,
+    stdin_once: bool,
+    /// Another copy of the terminal's outer end.
+    terminal: Option<OwnedFd>,
+    /// Who listens.
+    pub attachments: Vec<Attachment>,
+    /// What a command in it starts from.
+    program: Program,
+    user: Option<User>,
     log: Option<Log>,
     group: Option<Group>,
     /// The mount namespace, by which its processes are known where pids are shared.
@@ -59,6 +72,7 @@ impl Container {
         id: &str,
         spec: &ContainerSpec,
         sandbox: &Sandbox,
+        target: Option<OwnedFd>,
     ) -> Result<(Container, Option<Refusal>), Refusal> {
         let image = image::resolve(&spec.image)
             .map_err(|error| Refusal::new(RefusalKind::Create, error.to_string()))?;
@@ -66,10 +80,19 @@ impl Container {
         let log_path = sandbox.spec.log_directory.join(&spec.log_path);
         let log = Log::open(&log_path).map_err(|error| Refusal::create("open the log file", error))?;
         let group = Group::with(id, &spec.limits).map_err(|error| Refusal::create("set limits", error))?;
-        let mut process = process(id, spec, sandbox, &image)?;
-        process.group = group;
+        let root = recipe::root(id, spec, sandbox, &image);
+        let program = recipe::program(spec, sandbox, &image)?;
+        let shared = sandbox.pids != Pids::Own || target.is_some();
+        let launch = Launch {
+            sandbox,
+            program: &program,
+            entry: Entry::New { root: &root, image_user: &image.config.user, target },
+            errand: Errand::Create,
+            group: group.as_ref(),
+            wanted: Wanted { stdin: spec.stdin, stdout: true, stderr: true, room: None },
+        };
         let created_at = now();
-        let started = process.start(sandbox)?;
+        let started = launch.start()?;
         let mut container = Container {
             status: ContainerStatus {
                 id: id.to_owned(),
@@ -88,24 +111,48 @@ impl Container {
                 image_id: image.digest_reference(),
                 log_path,
             },
-            streams: vec![Stream { fd: started.stdout, source: Source::Stdout }],
-            stdin: started.stdin,
+            streams: Vec::new(),
+            stdin: started.streams.stdin,
+            stdin_once: spec.stdin_once,
+            terminal: None,
+            attachments: Vec::new(),
+            program,
+            user: started.user,
             log: Some(log),
-            group: process.group,
-            namespace: mount_namespace(started.pid).filter(|_| sandbox.pids != Pids::Own),
+            group,
+            namespace: mount_namespace(started.pid).filter(|_| shared),
             deadline: None,
         };
-        let errors = started.stderr.map(|fd| Stream { fd, source: Source::Stderr });
-        container.streams.extend(errors);
-        for stream in &container.streams {
-            fcntl(&stream.fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
-                .map_err(|error| Refusal::create("prepare a pipe", error))?;
-        }
+        let failed = |error: io::Error| Refusal::create("prepare the streams", error);
+        container
+            .take_streams(started.terminal, started.streams.stdout, started.streams.stderr, spec.stdin)
+            .map_err(failed)?;
         if let Some(refusal) = &started.failure {
             let _ = nix::sys::wait::waitpid(started.pid, None);
             container.end(128, None, "StartError", Some(refusal.message.clone()));
         }
         Ok((container, started.failure))
+    }
+
+    fn take_streams(
+        &mut self,
+        terminal: Option<OwnedFd>,
+        stdout: Option<OwnedFd>,
+        stderr: Option<OwnedFd>,
+        stdin: bool,
+    ) -> io::Result<()> {
+        if let Some(terminal) = &terminal {
+            self.terminal = Some(terminal.try_clone()?);
+            self.stdin = stdin.then(|| terminal.try_clone()).transpose()?;
+        }
+        let outputs = [(terminal.or(stdout), Source::Stdout), (stderr, Source::Stderr)];
+        for (fd, source) in outputs {
+            self.streams.extend(fd.map(|fd| Stream { fd, source }));
+        }
+        for fd in self.streams.iter().map(|stream| &stream.fd).chain(&self.stdin) {
+            fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        Ok(())
     }
 
     /// Its process, while it runs.
@@ -142,6 +189,9 @@ impl Container {
         match nix::unistd::read(fd, &mut buffer) {
             Ok(0) => false,
             Ok(length) => {
+                for attachment in &mut self.attachments {
+                    attachment.hear(*source, &buffer[..length]);
+                }
                 if let Some(log) = &mut self.log
                     && let Err(error) = log.write(*source, &buffer[..length], &now())
                 {
@@ -153,6 +203,93 @@ impl Container {
             // A terminal whose other side is closed.
             Err(_) => false,
         }
+    }
+
+    /// Whether somebody who listens must take something before more of this stream is read.
+    pub fn is_held(&self, stream: &Stream) -> bool {
+        self.attachments.iter().any(|attachment| attachment.is_behind(stream.source))
+    }
+
+    /// A way into it, while it runs.
+    pub fn entrance(&self) -> Result<OwnedFd, Refusal> {
+        let gone = || Refusal::new(RefusalKind::NotRunning, "container is in CONTAINER_EXITED state");
+        container::pidfd(self.pid().ok_or_else(gone)?).map_err(|_| gone())
+    }
+
+    /// Runs a further command in it; gives its process and what is held of it.
+    pub fn exec(
+        &self,
+        id: &str,
+        spec: &ExecSpec,
+        sandbox: &Sandbox,
+    ) -> Result<(Pid, Vec<(Given, OwnedFd)>), Refusal> {
+        let errand = Errand::Exec { id: id.to_owned() };
+        let wrapped = |refusal: Refusal| {
+            Refusal::new(refusal.kind, format!("failed to exec in container: {}", refusal.message))
+        };
+        let container = self.entrance().map_err(wrapped)?;
+        let user = self.user.as_ref().ok_or_else(|| errand.failed("", "the container has no user yet"))?;
+        let mut program = self.program.clone();
+        program.argv.clone_from(&spec.command);
+        program.terminal = spec.tty.then_some(spec.size);
+        if spec.tty {
+            command::set(&mut program.env, "TERM", "xterm");
+        }
+        let ExecSpec { stdin, stdout, stderr, .. } = *spec;
+        let launch = Launch {
+            sandbox,
+            program: &program,
+            entry: Entry::Running { container, user },
+            errand,
+            group: self.group.as_ref(),
+            wanted: Wanted { stdin, stdout, stderr, room: Some(ROOM) },
+        };
+        let started = launch.start()?;
+        if let Some(refusal) = started.failure {
+            let _ = nix::sys::wait::waitpid(started.pid, None);
+            return Err(refusal);
+        }
+        let pid = started.pid;
+        let given =
+            started.given(spec).map_err(|error| launch.errand.failed("prepare the streams", error))?;
+        Ok((pid, given))
+    }
+
+    /// Lets a connection join its streams; what that gets.
+    pub fn attach(
+        &mut self,
+        (connection, call): (u64, u64),
+        spec: AttachSpec,
+    ) -> Result<Vec<(Given, OwnedFd)>, Refusal> {
+        if self.status.phase != ContainerPhase::Running {
+            let text = "failed to attach container: container is in CONTAINER_EXITED state";
+            return Err(Refusal::new(RefusalKind::NotRunning, text));
+        }
+        let failed = |error: io::Error| {
+            Refusal::new(RefusalKind::Exec, format!("failed to attach container: {error}"))
+        };
+        let tty = self.terminal.is_some();
+        let wanted = [
+            (spec.stdout, Source::Stdout, Given::Stdout),
+            (spec.stderr && !tty, Source::Stderr, Given::Stderr),
+        ];
+        let wanted: Vec<_> = wanted.iter().filter(|(wanted, ..)| *wanted).collect();
+        let sources: Vec<Source> = wanted.iter().map(|(_, source, _)| *source).collect();
+        let (attachment, ends) = Attachment::new(connection, call, &sources).map_err(failed)?;
+        let mut given: Vec<_> = wanted.iter().map(|(.., given)| *given).zip(ends).collect();
+        if let Some(terminal) = &self.terminal {
+            given.push((Given::Terminal, terminal.try_clone().map_err(failed)?));
+        }
+        let stdin = match &self.stdin {
+            Some(_) if !spec.stdin => None,
+            // Whoever gets it is the only one who can end it.
+            Some(_) if self.stdin_once && !tty => self.stdin.take(),
+            Some(stdin) => Some(stdin.try_clone().map_err(failed)?),
+            None => None,
+        };
+        given.extend(stdin.map(|fd| (Given::Stdin, fd)));
+        self.attachments.push(attachment);
+        Ok(given)
     }
 
     /// Takes note of its process's end.
@@ -177,6 +314,8 @@ impl Container {
         if let Some(group) = self.group.take() {
             group.remove();
         }
+        self.attachments.iter_mut().for_each(Attachment::finish);
+        (self.stdin, self.terminal) = (None, None);
         self.deadline = None;
         self.status.phase = ContainerPhase::Exited;
         self.status.pid = None;
@@ -220,96 +359,4 @@ fn mount_namespace(pid: Pid) -> Option<std::path::PathBuf> {
 fn readable(fd: &OwnedFd) -> bool {
     let mut poll = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(fd), nix::poll::PollFlags::POLLIN)];
     nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-}
-
-fn process(id: &str, spec: &ContainerSpec, sandbox: &Sandbox, image: &Image) -> Result<Process, Refusal> {
-    let paths = &sandbox.paths;
-    let working_dir = spec.working_dir.as_deref().filter(|directory| !directory.is_empty());
-    let from_image = Some(image.config.working_dir.as_str()).filter(|directory| !directory.is_empty());
-    Ok(Process {
-        root: Root {
-            mount_point: paths.mount_point(),
-            layers: image.layers.clone(),
-            writable: paths.container(id),
-            mounts: mounts(spec, sandbox, image),
-            shared_memory: match sandbox.spec.host_ipc {
-                true => "/dev/shm".into(),
-                false => paths.shared_memory(),
-            },
-            privileged: spec.security.privileged,
-            read_only: spec.security.read_only_root_filesystem,
-        },
-        argv: command::argv(spec, &image.config)?,
-        env: command::environment(spec, &image.config, &sandbox.spec.hostname),
-        working_dir: working_dir.or(from_image).unwrap_or("/").to_owned(),
-        image_user: image.config.user.clone(),
-        security: spec.security.clone(),
-        capabilities: capabilities(spec)?,
-        tty: spec.tty,
-        stdin: spec.stdin,
-        group: None,
-    })
-}
-
-/// The image's, the runtime's own, then the pod's; where the pod has one at the same place, only that.
-fn mounts(spec: &ContainerSpec, sandbox: &Sandbox, image: &Image) -> Vec<RootMount> {
-    let read_only = |from: &Path, to: &Path| RootMount { from: from.into(), to: to.into(), read_only: true };
-    let mut mounts: Vec<RootMount> = image.binds.iter().map(|(from, to)| read_only(from, to)).collect();
-    let hostname = sandbox.paths.hostname();
-    let own = [(hostname.as_path(), "/etc/hostname"), (Path::new("/etc/resolv.conf"), "/etc/resolv.conf")];
-    mounts.extend(
-        own.iter().filter(|(from, _)| from.exists()).map(|(from, to)| read_only(from, Path::new(to))),
-    );
-    for wanted in &spec.mounts {
-        mounts.retain(|mount| mount.to != wanted.container_path);
-        mounts.push(RootMount {
-            from: wanted.host_path.clone(),
-            to: wanted.container_path.clone(),
-            read_only: wanted.read_only,
-        });
-    }
-    mounts
-}
-
-fn capabilities(spec: &ContainerSpec) -> Result<Capabilities, Refusal> {
-    let security = &spec.security;
-    if security.privileged {
-        return Ok(Capabilities::all());
-    }
-    let unknown = |name: &str| {
-        let message = format!("failed to generate container spec: unknown capability \"CAP_{name}\"");
-        Refusal::new(RefusalKind::Create, message)
-    };
-    // As containerd: ALL before the single ones, drops of single ones last.
-    let is_all = |name: &&String| name.eq_ignore_ascii_case("ALL");
-    let mut set = match security.add_capabilities.iter().any(|name| is_all(&name)) {
-        true => Capabilities::all(),
-        false => Capabilities::containerd_default(),
-    };
-    if security.drop_capabilities.iter().any(|name| is_all(&name)) {
-        set = Capabilities::none();
-    }
-    for name in security.add_capabilities.iter().filter(|name| !is_all(name)) {
-        set = set.with(name).ok_or_else(|| unknown(name))?;
-    }
-    for name in security.drop_capabilities.iter().filter(|name| !is_all(name)) {
-        set = set.without(name).ok_or_else(|| unknown(name))?;
-    }
-    Ok(set)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::node::shim::command::tests::container;
-
-    #[test]
-    fn drop_all_and_add_one_leaves_one() {
-        let mut spec = container("c", &[]);
-        spec.security.drop_capabilities = vec!["ALL".into()];
-        spec.security.add_capabilities = vec!["NET_BIND_SERVICE".into()];
-        assert_eq!(capabilities(&spec).unwrap(), Capabilities::none().with("NET_BIND_SERVICE").unwrap());
-        spec.security.add_capabilities = vec!["NOTHING".into()];
-        assert!(capabilities(&spec).unwrap_err().message.contains("CAP_NOTHING"));
-    }
 }

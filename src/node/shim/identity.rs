@@ -7,13 +7,14 @@ use std::fs;
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid};
+use serde::{Deserialize, Serialize};
 
 use super::protocol::{Refusal, RefusalKind};
 use super::spec::{SandboxSpec, Security};
 use crate::sys::container::{self, Ids};
 
 /// A resolved user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub uid: u32,
     pub gid: u32,
@@ -102,7 +103,7 @@ impl Identity {
 }
 
 /// How to become an identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Way {
     /// setuid, as always.
     Switch,

@@ -6,12 +6,49 @@ use std::path::{Path, PathBuf};
 
 use super::protocol::{Refusal, RefusalKind};
 
-const RUNC: &str = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start \
-                    container process: error during container init";
+/// What a process is made for, on which runc's words depend.
+#[derive(Debug, Clone)]
+pub enum Errand {
+    /// A new container.
+    Create,
+    /// A command in a running one, under the id containerd gives it.
+    Exec { id: String },
+}
+
+impl Errand {
+    /// A step on the way to the program that failed.
+    pub fn failed(&self, step: &str, error: impl std::fmt::Display) -> Refusal {
+        self.refuse(RefusalKind::Create, step, error)
+    }
+
+    /// The program itself could not be started.
+    pub fn not_started(&self, why: impl std::fmt::Display) -> Refusal {
+        self.refuse(RefusalKind::Start, "", why)
+    }
+
+    fn refuse(&self, kind: RefusalKind, step: &str, error: impl std::fmt::Display) -> Refusal {
+        let colon = if step.is_empty() { "" } else { ": " };
+        match self {
+            Errand::Create => {
+                let runc = "failed to create containerd task: failed to create shim task: OCI runtime create \
+                            failed: runc create failed: unable to start container process: error during \
+                            container init";
+                Refusal::new(kind, format!("{runc}: {step}{colon}{error}"))
+            }
+            Errand::Exec { id } => {
+                let runc = "OCI runtime exec failed: exec failed: unable to start container process";
+                let text = format!(
+                    "failed to exec in container: failed to start exec {id:?}: {runc}: {step}{colon}{error}: unknown"
+                );
+                Refusal::new(RefusalKind::Exec, text)
+            }
+        }
+    }
+}
 
 /// Finds the program as Go's `exec.LookPath` does, with its texts.
-pub fn find(name: &str, path: &str) -> Result<PathBuf, Refusal> {
-    let not = |why: &str| start(format!("exec: {name:?}: {why}"));
+pub fn find(name: &str, path: &str) -> Result<PathBuf, String> {
+    let not = |why: &str| format!("exec: {name:?}: {why}");
     if name.contains('/') {
         return match executable(Path::new(name)) {
             Ok(()) => Ok(name.into()),
@@ -49,33 +86,25 @@ pub fn io_text(error: &io::Error) -> String {
     }
 }
 
-/// A step of the container's start that failed.
-pub fn create(step: &str, error: impl std::fmt::Display) -> Refusal {
-    match step {
-        "" => Refusal::create(RUNC, error),
-        step => Refusal::create(format!("{RUNC}: {step}"), error),
-    }
-}
-
-fn start(text: String) -> Refusal {
-    Refusal::new(RefusalKind::Start, format!("failed to create containerd task: {RUNC}: {text}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_program_that_is_not_there_is_reported_in_runcs_words() {
-        let text = |name| find(name, "/bin:/usr/bin").unwrap_err().message;
-        assert!(
-            text("nosuch").ends_with(
-                "error during container init: exec: \"nosuch\": executable file not found in $PATH"
-            )
-        );
-        assert!(text("/nosuch").ends_with("exec: \"/nosuch\": stat /nosuch: no such file or directory"));
-        assert!(text("/etc/passwd").ends_with("exec: \"/etc/passwd\": permission denied"));
-        assert!(text("/etc").ends_with("exec: \"/etc\": is a directory"));
+        let text = |name| find(name, "/bin:/usr/bin").unwrap_err();
+        assert_eq!(text("nosuch"), "exec: \"nosuch\": executable file not found in $PATH");
+        assert_eq!(text("/nosuch"), "exec: \"/nosuch\": stat /nosuch: no such file or directory");
+        assert_eq!(text("/etc/passwd"), "exec: \"/etc/passwd\": permission denied");
+        assert_eq!(text("/etc"), "exec: \"/etc\": is a directory");
         assert!(find("sh", "/bin").is_ok());
+        let exec = Errand::Exec { id: "7".into() }.not_started(text("nosuch"));
+        assert_eq!(
+            exec.message,
+            "failed to exec in container: failed to start exec \"7\": OCI runtime exec failed: exec failed: unable \
+             to start container process: exec: \"nosuch\": executable file not found in $PATH: unknown"
+        );
+        let create = Errand::Create.not_started(text("nosuch"));
+        assert!(create.message.ends_with("init: exec: \"nosuch\": executable file not found in $PATH"));
     }
 }

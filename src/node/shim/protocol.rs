@@ -1,14 +1,16 @@
 //! What a kubelet and a shim say to each other, and where on the node they meet.
 //!
 //! One Unix socket a shim; JSON, a line a message, both ways. Every request is answered under its number;
-//! after [`Request::Watch`] the shim also sends its state, under number 0, whenever it changes. Stands for
-//! containerd's ttrpc between it and its shims.
+//! after [`Request::Watch`] the shim also sends its state, under number 0, whenever it changes. Descriptors
+//! travel beside the answer that names them. A request a shim does not know is refused, not fatal: shims
+//! outlive kubelets, so the kubelet may be the newer one. Stands for containerd's ttrpc between it and its
+//! shims.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::{ContainerSpec, SandboxStatus};
+use super::spec::{AttachSpec, ContainerSpec, ExecSpec, SandboxStatus};
 
 /// A longer line ends the connection. A pod's whole specification is at most a tenth of it.
 pub const LONGEST_LINE: usize = 16 << 20;
@@ -34,6 +36,13 @@ pub enum Request {
     Remove { container: String },
     /// Opens the container's log anew, after its file was moved away.
     ReopenLog { container: String },
+    /// Runs a further command in a running container. Answered when it runs, with its streams, and once more
+    /// with its exit code when it has ended; with `leash` it is killed when the asker goes away before that.
+    Exec { container: String, exec: String, spec: Box<ExecSpec>, leash: bool },
+    /// Joins the streams of a running container. Answered with them, and once more when the container ends.
+    Attach { container: String, spec: AttachSpec },
+    /// Gives a TCP socket of the pod's network, connected to nothing yet.
+    Socket { v6: bool },
     /// Kills every container, takes the pod's network away and ends the shim.
     StopSandbox,
 }
@@ -45,6 +54,49 @@ pub struct Answer {
     pub id: u64,
     pub state: Option<State>,
     pub refusal: Option<Refusal>,
+    /// What the descriptors beside this answer are, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<Given>,
+    /// How what was asked for ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Where the pod's network namespace is found, with a socket of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+}
+
+/// What a descriptor is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Given {
+    Stdin,
+    Stdout,
+    Stderr,
+    /// The terminal's outer end, for its size.
+    Terminal,
+    Socket,
+}
+
+impl Answer {
+    fn to(id: u64) -> Answer {
+        Answer { id, state: None, refusal: None, given: Vec::new(), exit_code: None, network: None }
+    }
+
+    pub fn state(id: u64, state: State) -> Answer {
+        Answer { state: Some(state), ..Answer::to(id) }
+    }
+
+    pub fn refused(id: u64, refusal: Refusal) -> Answer {
+        Answer { refusal: Some(refusal), ..Answer::to(id) }
+    }
+
+    pub fn given(id: u64, given: Vec<Given>) -> Answer {
+        Answer { given, ..Answer::to(id) }
+    }
+
+    pub fn ended(id: u64, exit_code: i32) -> Answer {
+        Answer { exit_code: Some(exit_code), ..Answer::to(id) }
+    }
 }
 
 /// A shim's whole state; the one with the higher number is the newer.
@@ -74,6 +126,12 @@ pub enum RefusalKind {
     Start,
     /// No such container.
     NotFound,
+    /// The container is not running.
+    NotRunning,
+    /// The command could not be run in the container.
+    Exec,
+    /// The shim is older than the request.
+    Unknown,
 }
 
 impl Refusal {

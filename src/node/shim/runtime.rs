@@ -27,7 +27,7 @@ use super::record;
 use super::spec::{ContainerSpec, ContainerStatus, SandboxSpec, SandboxStatus};
 
 /// How long a shim may take for what it does at once.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long it may take to kill what it holds, before it is killed itself.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
@@ -47,6 +47,14 @@ pub enum ShimError {
     Silent { id: String, within: Duration },
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error("command {command:?} timed out")]
+    TimedOut { command: String, within: Duration },
+    /// `containerd/internal/cri/server/sandbox_portforward_linux.go`
+    #[error(
+        "failed to execute portforward in network namespace {network:?}: failed to connect to localhost:{port} \
+         inside namespace {sandbox:?}, IPv4: dial tcp4 127.0.0.1:{port}: {v4} IPv6 dial tcp6 [::1]:{port}: {v6} "
+    )]
+    Connect { network: String, port: u16, sandbox: String, v4: String, v6: String },
     #[error("{action} {path}")]
     Disk { action: &'static str, path: PathBuf, source: io::Error },
 }
@@ -231,11 +239,11 @@ impl Runtime {
         self.0.sandboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn paths(&self, id: &str) -> SandboxPaths {
+    pub(super) fn paths(&self, id: &str) -> SandboxPaths {
         self.0.directories.sandbox(id)
     }
 
-    fn is_live(&self, id: &str) -> bool {
+    pub(super) fn is_live(&self, id: &str) -> bool {
         self.known().get(id).is_some_and(|known| known.live)
     }
 
@@ -385,7 +393,7 @@ impl Runtime {
     }
 }
 
-fn new_id() -> String {
+pub(super) fn new_id() -> String {
     format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
 }
 

@@ -61,6 +61,32 @@ pub struct ContainerSpec {
     pub log_path: PathBuf,
     pub security: Security,
     pub limits: Limits,
+    /// The name of a running container whose processes this one sees (an ephemeral container's target).
+    #[serde(default)]
+    pub target: Option<String>,
+}
+
+/// A further command in a running container.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecSpec {
+    pub command: Vec<String>,
+    /// A terminal for all three streams, with which there is no separate standard error.
+    pub tty: bool,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    /// The terminal's first size: columns, rows.
+    pub size: Option<(u16, u16)>,
+}
+
+/// Which of a running container's streams to join. Of a terminal, standard output is everything.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachSpec {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]

@@ -15,6 +15,7 @@ use crate::node::shim;
 pub enum Kind {
     Init,
     Main,
+    Ephemeral,
 }
 
 /// `minilab://ID`, after the runtime's name in the node's status.
@@ -30,7 +31,7 @@ pub fn container_status(
     old: Option<ContainerStatus>,
 ) -> ContainerStatus {
     let latest = view.latest(&container.name);
-    let Some(instance) = latest else { return unborn(view, plan, container, old) };
+    let Some(instance) = latest else { return unborn(view, plan, container, kind, old) };
     let running = instance.running();
     let waiting = plan.waiting.get(&container.name).filter(|_| !running);
     let ended = (!running).then(|| terminated(view, &instance));
@@ -57,9 +58,11 @@ pub fn container_status(
         last_state: Some(last_state.map(of_terminated).unwrap_or_default()),
         ready: match (kind, is_sidecar(container)) {
             (Kind::Init, false) => instance.succeeded(),
+            // Upstream says so of none.
+            (Kind::Ephemeral, _) => false,
             _ => started && ready(view, container, &instance),
         },
-        started: Some(started),
+        started: (kind != Kind::Ephemeral).then_some(started),
         restart_count: i32::try_from(instance.container.attempt).unwrap_or(i32::MAX),
         image: instance.container.image.clone(),
         image_id: instance.container.image_id.clone(),
@@ -74,6 +77,7 @@ fn unborn(
     view: &View<'_>,
     plan: &Plan,
     container: &Container,
+    kind: Kind,
     old: Option<ContainerStatus>,
 ) -> ContainerStatus {
     // What ended before its record went away stays as it was reported.
@@ -98,7 +102,7 @@ fn unborn(
         state: Some(ContainerState { waiting: Some(waiting), ..ContainerState::default() }),
         last_state: Some(old.and_then(|old| old.last_state).unwrap_or_default()),
         ready: false,
-        started: Some(false),
+        started: (kind != Kind::Ephemeral).then_some(false),
         restart_count: i32::try_from(view.next_attempt(&container.name)).unwrap_or(i32::MAX),
         image: container.image.clone().unwrap_or_default(),
         image_id: String::new(),

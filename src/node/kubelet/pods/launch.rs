@@ -40,7 +40,12 @@ pub struct NotStarted {
 
 impl Launch<'_> {
     /// Makes and starts a container, and says so.
-    pub async fn start(&self, container: &Container, sandbox: &str, attempt: u32) -> Result<(), NotStarted> {
+    pub async fn start(
+        &self,
+        container: &Container,
+        sandbox: &str,
+        attempt: u32,
+    ) -> Result<ContainerStatus, NotStarted> {
         let path = field_path(self.pod, &container.name);
         let say =
             |kind, reason: &str, message: String| self.reporter.container_event(&path, kind, reason, message);
@@ -58,7 +63,7 @@ impl Launch<'_> {
                 say(Kind::Normal, "Created", format!("Created container: {}", container.name));
                 say(Kind::Normal, "Started", format!("Started container {}", container.name));
                 self.link_log(&status);
-                Ok(())
+                Ok(status)
             }
             Err(error) => {
                 let reason = match error.refusal() {
@@ -173,7 +178,15 @@ pub fn termination_file(dir: &PodDir, container: &str, attempt: u32) -> PathBuf 
 
 /// A container in an event: `spec.containers{web}`.
 pub fn field_path(pod: &Pod, name: &str) -> String {
+    let spec = pod.spec.iter();
     let init =
-        pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|init| init.name == name);
-    format!("spec.{}{{{name}}}", if init { "initContainers" } else { "containers" })
+        spec.clone().flat_map(|spec| spec.init_containers.iter().flatten()).any(|one| one.name == name);
+    let ephemeral =
+        spec.flat_map(|spec| spec.ephemeral_containers.iter().flatten()).any(|one| one.name == name);
+    let list = match (init, ephemeral) {
+        (true, _) => "initContainers",
+        (_, true) => "ephemeralContainers",
+        _ => "containers",
+    };
+    format!("spec.{list}{{{name}}}")
 }

@@ -11,6 +11,7 @@ mod dispatch;
 mod downward;
 mod env;
 mod etc;
+mod hook;
 mod launch;
 mod log_files;
 mod memory;

@@ -60,6 +60,25 @@ impl Reporter {
 
     /// An event about one container.
     pub fn container_event(&self, path: &str, kind: Kind, reason: &str, message: impl Into<String>) {
+        self.voice().container_event(path, kind, reason, message);
+    }
+
+    /// What is needed for events alone, to be used from anywhere.
+    pub fn voice(&self) -> Voice {
+        Voice { events: self.events.clone(), about: self.about.clone() }
+    }
+}
+
+/// A pod's events, apart from its status.
+#[derive(Clone)]
+pub struct Voice {
+    events: Recorder,
+    about: ObjectReference,
+}
+
+impl Voice {
+    /// An event about one container.
+    pub fn container_event(&self, path: &str, kind: Kind, reason: &str, message: impl Into<String>) {
         let about = ObjectReference { field_path: Some(path.into()), ..self.about.clone() };
         self.events.event(&about, kind, reason, message);
     }
@@ -110,7 +129,9 @@ impl Sender {
 fn patch(status: &PodStatus) -> Value {
     let mut value = serde_json::to_value(status).unwrap_or_default();
     let Some(fields) = value.as_object_mut() else { return value };
-    for optional in ["reason", "message", "containerStatuses", "initContainerStatuses"] {
+    for optional in
+        ["reason", "message", "containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"]
+    {
         fields.entry(optional).or_insert(Value::Null);
     }
     let mut order = Vec::new();

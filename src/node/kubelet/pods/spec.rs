@@ -78,8 +78,16 @@ pub fn container(
         log_path: log_path(&container.name, attempt),
         security: security(pod, container),
         limits: limits(container.resources.as_ref()),
+        target: target(pod, &container.name),
         env,
     }
+}
+
+/// Whose processes an ephemeral container is to see.
+fn target(pod: &PodSpec, name: &str) -> Option<String> {
+    let mut ephemeral = pod.ephemeral_containers.iter().flatten();
+    let target = ephemeral.find(|one| one.name == name)?.target_container_name.clone()?;
+    Some(target).filter(|target| !target.is_empty())
 }
 
 /// The container's security context over the pod's.

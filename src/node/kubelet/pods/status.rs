@@ -36,6 +36,14 @@ pub fn status(view: &View<'_>, plan: &Plan, host: IpAddr, before: &PodStatus) ->
             container_status(view, plan, init, Kind::Init, old(&before.init_container_statuses, &init.name))
         })
         .collect();
+    let ephemerals: Vec<_> = view
+        .ephemeral_containers()
+        .iter()
+        .map(|one| {
+            let old = old(&before.ephemeral_container_statuses, &one.name);
+            container_status(view, plan, one, Kind::Ephemeral, old)
+        })
+        .collect();
     let (reason, message) = explained(view, plan, before);
     let ips = pod_ips(view, host, before);
     let mut status = PodStatus {
@@ -50,6 +58,7 @@ pub fn status(view: &View<'_>, plan: &Plan, host: IpAddr, before: &PodStatus) ->
         qos_class: Some(class(spec).into()),
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: (!mains.is_empty()).then_some(mains),
+        ephemeral_container_statuses: (!ephemerals.is_empty()).then_some(ephemerals),
         observed_generation: view.pod.metadata.generation,
         ..PodStatus::default()
     };

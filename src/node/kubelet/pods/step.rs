@@ -203,6 +203,12 @@ fn keep(view: &View<'_>, plan: &mut Plan) {
 }
 
 fn containers(view: &View<'_>, plan: &mut Plan) {
+    // In a pod whose init containers hang, too: that is what they are for.
+    for ephemeral in view.ephemeral_containers() {
+        if view.latest(&ephemeral.name).is_none() && !view.was_made(&ephemeral.name) {
+            start(view, &ephemeral, plan);
+        }
+    }
     let initialized = view.initialized();
     for init in view.init_containers() {
         if is_sidecar(init) {

@@ -61,6 +61,11 @@ impl<'a> View<'a> {
         self.spec().init_containers.as_deref().unwrap_or_default()
     }
 
+    /// The ephemeral containers as containers, without what only they have.
+    pub fn ephemeral_containers(&self) -> Vec<Container> {
+        ephemeral_containers(self.spec())
+    }
+
     /// The newest sandbox, also when it is over.
     pub fn current(&self) -> Option<&'a SandboxStatus> {
         self.sandboxes.last()
@@ -98,6 +103,12 @@ impl<'a> View<'a> {
             both.into_iter().find(|told| told.name == name && told.container_id.is_some())
         });
         told.map_or(0, |told| u32::try_from(told.restart_count).map_or(0, |count| count + 1))
+    }
+
+    /// Whether the API remembers an ephemeral container whose shim's record is gone. They run only once.
+    pub fn was_made(&self, name: &str) -> bool {
+        let told = self.status().and_then(|status| status.ephemeral_container_statuses.as_ref());
+        told.into_iter().flatten().any(|told| told.name == name && told.container_id.is_some())
     }
 
     /// Whether any of the pod's main containers was made in the current sandbox.
@@ -147,6 +158,21 @@ impl<'a> View<'a> {
         let start = self.status()?.start_time.as_ref()?.0;
         start.checked_add(jiff::SignedDuration::from_secs(seconds)).ok()
     }
+}
+
+/// A pod's ephemeral containers (`kubectl debug`) as containers.
+pub fn ephemeral_containers(spec: &PodSpec) -> Vec<Container> {
+    let all = spec.ephemeral_containers.iter().flatten();
+    // The two have the same fields but for the target.
+    all.filter_map(|one| serde_json::from_value(serde_json::to_value(one).ok()?).ok()).collect()
+}
+
+/// A container of any sort by its name.
+pub fn find_container(pod: &Pod, name: &str) -> Option<Container> {
+    let spec = pod.spec.as_ref()?;
+    let plain = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let found = plain.clone().find(|container| container.name == name).cloned();
+    found.or_else(|| ephemeral_containers(spec).into_iter().find(|container| container.name == name))
 }
 
 /// An init container that keeps running beside the main ones.

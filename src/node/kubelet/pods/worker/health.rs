@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::super::container_status::container_id;
 use super::super::launch::field_path;
 use super::super::memory::Health;
-use super::super::probe::{self, Finding, News, Patient};
+use super::super::probe::{self, Finding, News, Patient, Subject};
 use super::super::step::Plan;
 use super::super::view::Instance;
 use super::{Worker, address};
@@ -39,7 +39,7 @@ impl Worker {
 
     /// Probes every running container that has probes, and no other.
     pub(super) fn observe_health(&mut self, pod: &Pod, sandboxes: &[SandboxStatus]) {
-        let running: Vec<(String, String, String)> = sandboxes
+        let running: Vec<(String, String, String, String)> = sandboxes
             .iter()
             .flat_map(|sandbox| {
                 sandbox.containers.iter().map(move |container| Instance { sandbox, container })
@@ -48,11 +48,11 @@ impl Worker {
             .map(|one| {
                 let ip = address(one.sandbox)
                     .map_or_else(|| self.core.me.address.to_string(), |ip| ip.to_string());
-                (one.container.name.clone(), one.container.id.clone(), ip)
+                (one.container.name.clone(), one.container.id.clone(), ip, one.sandbox.id.clone())
             })
             .collect();
         self.probes.retain(|id, task| {
-            let keep = running.iter().any(|(_, running, _)| running == id);
+            let keep = running.iter().any(|(_, running, ..)| running == id);
             if !keep {
                 task.abort();
             }
@@ -65,7 +65,7 @@ impl Worker {
             if probed.iter().all(|probe| probe.is_none()) {
                 continue;
             }
-            let Some((_, id, ip)) = running.iter().find(|(name, ..)| *name == container.name) else {
+            let Some((_, id, ip, sandbox)) = running.iter().find(|(name, ..)| *name == container.name) else {
                 continue;
             };
             if self.probes.contains_key(id) {
@@ -83,13 +83,14 @@ impl Worker {
                 started && (container.readiness_probe.is_none() || told.is_some_and(|told| told.ready));
             self.memory.of(&container.name).health =
                 Some(Health { id: id.clone(), started, ready, unhealthy: None });
-            let patient = Patient {
+            let subject = Subject {
+                runtime: self.core.runtime.clone(),
+                sandbox: sandbox.clone(),
                 container: container.clone(),
                 id: id.clone(),
                 address: ip.clone(),
-                started,
-                news: self.findings.0.clone(),
             };
+            let patient = Patient { subject, started, news: self.findings.0.clone() };
             self.probes.insert(id.clone(), tokio::spawn(probe::observe(patient)).abort_handle());
         }
     }

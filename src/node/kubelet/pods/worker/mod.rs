@@ -168,7 +168,7 @@ impl Worker {
                     self.start(pod, sandboxes, name, *attempt).await;
                     progress = true;
                 }
-                Action::Stop(stop) => self.stop(pod, stop),
+                Action::Stop(stop) => self.stop(pod, sandboxes, stop),
                 Action::StopSandbox { id } => match self.core.runtime.stop_sandbox(id).await {
                     Ok(()) => progress = true,
                     Err(error) => warn!(%error, pod = self.uid, "Failed to stop sandbox"),

@@ -2,20 +2,22 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use tracing::{info, warn};
 
-use super::super::launch::{self, Launch, field_path};
+use super::super::hook;
+use super::super::launch::{self, Launch, NotStarted, field_path};
 use super::super::log_files;
 use super::super::memory::Failure;
+use super::super::probe::Subject;
 use super::super::step::Stop;
-use super::super::view::Instance;
+use super::super::view::{Fate, Instance, find_container};
 use super::{Worker, address, after};
 use crate::client::events::Kind;
-use crate::node::shim::SandboxStatus;
+use crate::node::shim::{ContainerStatus, SandboxStatus};
 
 /// Upstream gives every container at least this long to end.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
@@ -32,8 +34,7 @@ impl Worker {
     ) {
         let Some(sandbox) = sandboxes.last() else { return };
         let spec = pod.spec.clone().unwrap_or_default();
-        let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        let Some(container) = all.find(|container| container.name == name) else { return };
+        let Some(container) = find_container(pod, name) else { return };
         if attempt > 0 {
             self.memory.of(name).crashes.advance(Timestamp::now());
         }
@@ -50,7 +51,10 @@ impl Worker {
             reporter: &self.reporter,
             log_root: &self.core.me.config.pod_logs_dir,
         };
-        let failure = launch.start(container, &sandbox.id, attempt).await.err();
+        let failure = match launch.start(&container, &sandbox.id, attempt).await {
+            Ok(status) => self.after_start(pod, sandbox, container, &status).await.err(),
+            Err(failure) => Some(failure),
+        };
         let memory = self.memory.of(name);
         memory.failure = failure.filter(|failure| failure.reason != "RunContainerError").map(|failure| {
             let tries = memory.failure.as_ref().map_or(0, |failure| failure.tries);
@@ -66,9 +70,53 @@ impl Worker {
         });
     }
 
-    /// Stops a container beside everything else; its shim tells when it is over.
-    pub(super) fn stop(&mut self, pod: &Pod, stop: &Stop) {
-        let grace = stop.grace.max(LEAST_GRACE);
+    /// The hook of a container that has just started. One whose hook fails is stopped again.
+    async fn after_start(
+        &mut self,
+        pod: &Arc<Pod>,
+        sandbox: &SandboxStatus,
+        container: Container,
+        status: &ContainerStatus,
+    ) -> Result<(), NotStarted> {
+        let handler = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.clone());
+        let Some(handler) = handler else { return Ok(()) };
+        let name = container.name.clone();
+        let subject = self.subject(sandbox, container, &status.id);
+        let mut desired = self.desired.clone();
+        let outcome = tokio::select! {
+            outcome = hook::run(&handler, pod, &subject) => outcome,
+            // A pod that is to end does not wait for it.
+            _ = desired.wait_for(|desired| desired.fate != Fate::Wanted) => return Ok(()),
+        };
+        let Err(message) = outcome else { return Ok(()) };
+        info!(pod = self.uid, container = name, message, "Failed to execute PostStartHook");
+        let path = field_path(pod, &name);
+        self.reporter.container_event(&path, Kind::Warning, "FailedPostStartHook", "PostStartHook failed");
+        let seconds = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        let stop = Stop {
+            sandbox: sandbox.id.clone(),
+            container: status.id.clone(),
+            name,
+            grace: Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+            message: "FailedPostStartHook".into(),
+        };
+        self.stop(pod, std::slice::from_ref(sandbox), &stop);
+        Err(NotStarted { reason: "PostStartHookError", message })
+    }
+
+    fn subject(&self, sandbox: &SandboxStatus, container: Container, id: &str) -> Subject {
+        let own = address(sandbox).map(|address| address.to_string());
+        Subject {
+            runtime: self.core.runtime.clone(),
+            sandbox: sandbox.id.clone(),
+            container,
+            id: id.to_owned(),
+            address: own.unwrap_or_else(|| self.core.me.address.to_string()),
+        }
+    }
+
+    /// Stops a container beside everything else, after the hook it may have; its shim tells when it is over.
+    pub(super) fn stop(&mut self, pod: &Arc<Pod>, sandboxes: &[SandboxStatus], stop: &Stop) {
         let first = self
             .memory
             .stopping
@@ -77,15 +125,50 @@ impl Worker {
         if first {
             let path = field_path(pod, &stop.name);
             self.reporter.container_event(&path, Kind::Normal, "Killing", stop.message.clone());
-            info!(pod = self.uid, container = stop.name, grace = ?grace, "Killing container with a grace period");
+            info!(pod = self.uid, container = stop.name, grace = ?stop.grace, "Killing container with a grace period");
         }
+        let before = if first { self.before_stop(pod, sandboxes, stop) } else { None };
         let (runtime, wake, stop) = (self.core.runtime.clone(), Arc::clone(&self.wake), stop.clone());
         tokio::spawn(async move {
+            let begun = Instant::now();
+            if let Some(hook) = before {
+                hook.await;
+            }
+            // Always a moment to end by itself, whatever the hook has left of the grace.
+            let grace = stop.grace.saturating_sub(begun.elapsed()).max(LEAST_GRACE);
             if let Err(error) = runtime.stop_container(&stop.sandbox, &stop.container, grace).await {
                 warn!(%error, container = stop.name, "Failed to stop container");
             }
             wake.notify_one();
         });
+    }
+
+    /// The hook of a container that is about to be stopped, where it has one and any time for it.
+    fn before_stop(
+        &self,
+        pod: &Arc<Pod>,
+        sandboxes: &[SandboxStatus],
+        stop: &Stop,
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let container = find_container(pod, &stop.name)?;
+        let handler = container.lifecycle.as_ref()?.pre_stop.clone()?;
+        let sandbox = sandboxes.iter().find(|sandbox| sandbox.id == stop.sandbox)?;
+        if stop.grace.is_zero() {
+            return None;
+        }
+        let subject = self.subject(sandbox, container, &stop.container);
+        let (pod, grace, name) = (Arc::clone(pod), stop.grace, stop.name.clone());
+        let (path, voice) = (field_path(&pod, &name), self.reporter.voice());
+        Some(async move {
+            match tokio::time::timeout(grace, hook::run(&handler, &pod, &subject)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(message)) => {
+                    info!(container = name, message, "PreStop hook failed");
+                    voice.container_event(&path, Kind::Warning, "FailedPreStopHook", "PreStopHook failed");
+                }
+                Err(_) => info!(container = name, "PreStop hook not completed in grace period"),
+            }
+        })
     }
 
     pub(super) async fn forget(
@@ -137,11 +220,9 @@ impl Worker {
                 let mut words = std::fs::read(file).unwrap_or_default();
                 words.truncate(MESSAGE_BYTES);
                 let mut text = String::from_utf8_lossy(&words).into_owned();
-                let spec = pod.spec.iter().flat_map(|spec| &spec.containers);
-                let by_log = spec.into_iter().any(|wanted| {
-                    wanted.name == container.name
-                        && wanted.termination_message_policy.as_deref() == Some("FallbackToLogsOnError")
-                });
+                let wanted = find_container(pod, &container.name);
+                let policy = wanted.and_then(|wanted| wanted.termination_message_policy);
+                let by_log = policy.as_deref() == Some("FallbackToLogsOnError");
                 if text.is_empty() && by_log && container.exit_code != Some(0) {
                     text = log_tail(&container.log_path);
                 }

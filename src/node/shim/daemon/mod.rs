@@ -3,6 +3,8 @@
 //! Single-threaded and without a runtime: it forks containers, it must be small (one a pod), and it must be
 //! the parent that their death is tied to. Every change is on disk before anybody is told.
 
+mod requests;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -14,10 +16,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::attach::Attachment;
 use super::connection::Connection;
 use super::container::Container;
 use super::log::now;
-use super::protocol::{self, Answer, Call, Directories, Refusal, RefusalKind, Request, SandboxPaths, State};
+use super::protocol::{Answer, Directories, SandboxPaths, State};
 use super::record::{self, Alive};
 use super::sandbox::Sandbox;
 use super::spec::{ContainerPhase, SandboxSpec, SandboxStatus};
@@ -34,9 +37,18 @@ pub struct Shim {
     connections: Vec<Connection>,
     /// Who waits for a container's end: its id, the connection's number and the request's.
     waiting: Vec<(String, u64, u64)>,
+    commands: Vec<Running>,
     ending: bool,
     next_connection: u64,
     _alive: Alive,
+}
+
+/// A command that runs in a container beside its main program.
+struct Running {
+    pid: Pid,
+    /// Who is told of its end: the connection's number and the request's.
+    asker: (u64, u64),
+    leash: bool,
 }
 
 /// What became ready in one turn.
@@ -45,6 +57,8 @@ enum Event {
     Signal,
     Connection(usize),
     Output(usize, usize),
+    /// One that was behind can go on; all are looked at in every turn.
+    Listeners,
 }
 
 impl Shim {
@@ -80,6 +94,7 @@ impl Shim {
             signals,
             connections: Vec::new(),
             waiting: Vec::new(),
+            commands: Vec::new(),
             ending: false,
             next_connection: 1,
             _alive: alive,
@@ -114,10 +129,11 @@ impl Shim {
                     Event::Signal => self.reap(),
                     Event::Connection(index) => self.hear(index),
                     Event::Output(container, stream) => self.output(container, stream),
+                    Event::Listeners => {}
                 }
             }
             self.kill_overdue();
-            self.connections.retain(|connection| !connection.closed());
+            self.part();
             if self.ending && self.over() {
                 return Ok(());
             }
@@ -135,11 +151,22 @@ impl Shim {
         }
         for (index, container) in self.containers.iter().enumerate() {
             for (stream, output) in container.streams.iter().enumerate() {
-                fds.push(PollFd::new(output.fd.as_fd(), input));
-                events.push(Event::Output(index, stream));
+                if !container.is_held(output) {
+                    fds.push(PollFd::new(output.fd.as_fd(), input));
+                    events.push(Event::Output(index, stream));
+                }
             }
         }
-        let deadline = self.containers.iter().filter_map(|container| container.deadline).min();
+        let mut deadlines: Vec<Instant> =
+            self.containers.iter().filter_map(|container| container.deadline).collect();
+        for attachment in self.containers.iter().flat_map(|container| &container.attachments) {
+            for (pipe, until) in attachment.behind() {
+                fds.push(PollFd::new(pipe, PollFlags::POLLOUT));
+                events.push(Event::Listeners);
+                deadlines.push(until);
+            }
+        }
+        let deadline = deadlines.into_iter().min();
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = timeout.map_or(PollTimeout::NONE, |left| {
             // Rounded up, so that it does not wake before the deadline and spin.
@@ -167,6 +194,9 @@ impl Shim {
     /// same turn: whoever is meant then is only looked at a turn early or late.
     fn output(&mut self, container: usize, stream: usize) {
         let Some(container) = self.containers.get_mut(container) else { return };
+        if container.streams.get(stream).is_some_and(|stream| container.is_held(stream)) {
+            return;
+        }
         if stream < container.streams.len() && !container.drain(stream) {
             container.streams.remove(stream);
         }
@@ -194,12 +224,45 @@ impl Shim {
             self.ready = false;
             return true;
         }
-        match self.containers.iter_mut().find(|container| container.pid() == Some(pid)) {
-            Some(container) => {
-                container.exited(code, signal);
-                true
+        if let Some(place) = self.commands.iter().position(|command| command.pid == pid) {
+            let (connection, call) = self.commands.swap_remove(place).asker;
+            self.tell(connection, &Answer::ended(call, code));
+            return false;
+        }
+        let Some(container) = self.containers.iter_mut().find(|container| container.pid() == Some(pid))
+        else {
+            return false;
+        };
+        container.exited(code, signal);
+        let told: Vec<(u64, u64)> =
+            container.attachments.iter().map(|session| (session.connection, session.call)).collect();
+        for (connection, call) in told {
+            self.tell(connection, &Answer::ended(call, code));
+        }
+        true
+    }
+
+    /// Answers on a connection that may have ended.
+    fn tell(&mut self, connection: u64, answer: &Answer) {
+        if let Some(connection) = self.connections.iter_mut().find(|one| one.number == connection) {
+            connection.send(answer);
+        }
+    }
+
+    /// Lets those go who have left, and what was on their leash; flushes to those who listen.
+    fn part(&mut self) {
+        let gone: Vec<u64> =
+            self.connections.iter().filter(|one| one.closed()).map(|one| one.number).collect();
+        self.connections.retain(|connection| !connection.closed());
+        for command in self.commands.iter().filter(|one| one.leash && gone.contains(&one.asker.0)) {
+            let _ = nix::sys::signal::kill(command.pid, Signal::SIGKILL);
+        }
+        for container in &mut self.containers {
+            container.attachments.retain(|session| !gone.contains(&session.connection));
+            let over = container.status.phase == ContainerPhase::Exited;
+            for session in &mut container.attachments {
+                if over { session.finish() } else { session.flush() }
             }
-            None => false,
         }
     }
 
@@ -211,7 +274,7 @@ impl Shim {
             tracing::warn!(%error, "cannot write the sandbox's record");
         }
         for connection in self.connections.iter_mut().filter(|connection| connection.watches) {
-            connection.send(&Answer { id: 0, state: Some(state.clone()), refusal: None });
+            connection.send(&Answer::state(0, state.clone()));
         }
         let running = |id: &str| {
             let ours = self.containers.iter().find(|container| container.status.id == id);
@@ -221,9 +284,7 @@ impl Shim {
             std::mem::take(&mut self.waiting).into_iter().partition(|(id, _, _)| running(id));
         self.waiting = still;
         for (_, connection, call) in done {
-            if let Some(connection) = self.connections.iter_mut().find(|one| one.number == connection) {
-                connection.send(&Answer { id: call, state: Some(state.clone()), refusal: None });
-            }
+            self.tell(connection, &Answer::state(call, state.clone()));
         }
     }
 
@@ -236,110 +297,21 @@ impl Shim {
         }
     }
 
-    fn hear(&mut self, index: usize) {
-        let calls = self.connections[index].receive();
-        for call in calls {
-            let Call { id, request } = call;
-            let answer = match self.follow(index, id, request) {
-                Ok(Now::Done) => Some(Answer { id, state: Some(self.state()), refusal: None }),
-                Ok(Now::Later) => None,
-                Err(refusal) => Some(Answer { id, state: Some(self.state()), refusal: Some(refusal) }),
-            };
-            if let Some(answer) = answer {
-                self.connections[index].send(&answer);
-            }
-        }
-    }
-
-    fn follow(&mut self, connection: usize, call: u64, request: Request) -> Result<Now, Refusal> {
-        match request {
-            Request::Watch => self.connections[connection].watches = true,
-            Request::Start { container, spec } => return self.start(&container, &spec),
-            Request::Stop { container, grace_ms } => {
-                let ours = self.find(&container)?;
-                if ours.status.phase == ContainerPhase::Running {
-                    ours.stop(std::time::Duration::from_millis(grace_ms));
-                    self.waiting.push((container, self.connections[connection].number, call));
-                    return Ok(Now::Later);
-                }
-            }
-            Request::Remove { container } => return self.remove(&container),
-            Request::ReopenLog { container } => {
-                let ours = self.find(&container)?;
-                ours.reopen_log().map_err(|error| Refusal::create("open the log file", error))?;
-            }
-            Request::StopSandbox => {
-                self.ending = true;
-                self.connections[connection].goodbye = Some(call);
-                self.containers.iter_mut().for_each(Container::kill);
-                self.sandbox.kill();
-                self.sandbox.unplug();
-            }
-        }
-        match self.ending {
-            true => Ok(Now::Later),
-            false => Ok(Now::Done),
-        }
-    }
-
-    fn start(&mut self, id: &str, spec: &super::spec::ContainerSpec) -> Result<Now, Refusal> {
-        if self.ending || !self.ready {
-            return Err(Refusal::new(RefusalKind::Create, "the sandbox is not running"));
-        }
-        if !protocol::is_id(std::path::Path::new(id)) {
-            return Err(Refusal::new(RefusalKind::Create, "a container's id is 64 hex digits"));
-        }
-        if self.find(id).is_ok() {
-            return Ok(Now::Done);
-        }
-        let (container, failure) = Container::start(id, spec, &self.sandbox)?;
-        self.containers.push(container);
-        self.changed();
-        failure.map_or(Ok(Now::Done), Err)
-    }
-
-    fn remove(&mut self, id: &str) -> Result<Now, Refusal> {
-        let Some(place) = self.containers.iter().position(|container| container.status.id == id) else {
-            return Ok(Now::Done);
-        };
-        let mut container = self.containers.remove(place);
-        if let Some(pid) = container.pid() {
-            container.kill();
-            let _ = waitpid(pid, None);
-            container.exited(137, Some(9));
-        }
-        self.changed();
-        Ok(Now::Done)
-    }
-
-    fn find(&mut self, id: &str) -> Result<&mut Container, Refusal> {
-        self.containers.iter_mut().find(|container| container.status.id == id).ok_or_else(|| {
-            let message = format!("an error occurred when try to find container \"{id}\": not found");
-            Refusal::new(RefusalKind::NotFound, message)
-        })
-    }
-
     /// Whether everything has ended; then says goodbye.
     fn over(&mut self) -> bool {
         let running =
             self.containers.iter().any(|container| container.status.phase == ContainerPhase::Running);
-        if running || self.ready {
+        let heard = self.containers.iter().flat_map(|container| &container.attachments);
+        if running || self.ready || heard.flat_map(Attachment::behind).next().is_some() {
             return false;
         }
         let state = self.state();
         for connection in &mut self.connections {
             if let Some(id) = connection.goodbye {
-                connection.send(&Answer { id, state: Some(state.clone()), refusal: None });
+                connection.send(&Answer::state(id, state.clone()));
             }
             connection.flush();
         }
         true
     }
-}
-
-/// When a request is answered.
-enum Now {
-    Done,
-    /// When what it asked for has happened.
-    Later,
 }

@@ -4,6 +4,8 @@
 //! scenario with the real `minilab` binary. Nothing outside is touched, and the end of the inner pid 1 ends
 //! all that was started.
 
+mod sessions;
+
 use std::fs;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -92,6 +94,17 @@ fn inside() {
         step("kubelet restart", a_new_kubelet_finds_everything(&node)).await;
         step("dead shim", a_killed_shim_takes_its_containers_along(&node)).await;
         step("stuck shim", a_stuck_shim_is_ended_by_force(&node)).await;
+        use sessions::*;
+        step("exec", a_command_runs_where_and_as_what_the_container_does(&node)).await;
+        step("exec streams", streams_and_exit_codes_of_a_command_are_its_own(&node)).await;
+        step("exec terminal", a_terminal_has_a_size_job_control_and_an_end(&node)).await;
+        step("attach", who_attaches_hears_and_is_heard(&node)).await;
+        step("attach terminal", an_attached_terminal_is_the_containers(&node)).await;
+        step("slow listener", a_listener_that_does_not_read_holds_nobody_for_long(&node)).await;
+        step("ports", ports_are_reached_inside_the_pods_network(&node)).await;
+        step("ephemeral", an_ephemeral_container_sees_its_targets_processes(&node)).await;
+        step("leaks", nothing_is_left_of_many_sessions(&node)).await;
+        step("future request", a_request_of_the_future_is_refused_and_the_shim_goes_on(&node)).await;
         step("speed", how_long_a_pod_takes(&node)).await;
     });
     assert_eq!(fs::read_dir("/run/containerd/minilab").unwrap().count(), 0, "sockets are left");
