@@ -11,6 +11,7 @@ mod explain;
 mod kubeconfig;
 mod kubectl;
 mod logs;
+mod node;
 mod paths;
 mod progress;
 mod roles;
@@ -94,13 +95,15 @@ enum LabCommand {
     Shell(exec::Shell),
     /// Run a command in a host
     Exec(exec::Exec),
+    /// Let a node join the running lab, or take one out of it
+    Node(node::Node),
     /// Show a role's log
     Logs(logs::Logs),
     /// List every certificate of the lab: whose, for what, until when, shown to whom
     Certs(certs::Certs),
     /// List the paths between control plane and nodes and how they are set
     Paths(paths::Paths),
-    /// Explain a path: what each setting means, who attacks it from where, how one tells
+    /// Explain a path, or an error text: what it means, who attacks from where, what to try next
     Explain(explain::Explain),
 }
 
@@ -245,6 +248,7 @@ fn dispatch(command: LabCommand, lab: &LabDir) -> Outcome {
         LabCommand::Start(start) => start.run(lab),
         LabCommand::Shell(shell) => shell.run(lab),
         LabCommand::Exec(exec) => exec.run(lab),
+        LabCommand::Node(node) => node.run(lab),
         LabCommand::Logs(logs) => logs.run(lab),
         LabCommand::Certs(certs) => certs.run(lab),
         LabCommand::Paths(paths) => paths.run(lab),

@@ -13,7 +13,7 @@ mod kubeconfig;
 
 pub use backoff::Backoff;
 pub use connect::{from_kubeconfig, from_parts};
-pub use kubeconfig::{Access, Kubeconfig, User};
+pub use kubeconfig::{Access, Cluster, Kubeconfig, User};
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]

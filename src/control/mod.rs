@@ -4,5 +4,6 @@ pub mod apiserver;
 pub mod approver;
 mod component;
 pub mod controllers;
+mod leader;
 pub mod scheduler;
 pub mod store;

@@ -57,7 +57,8 @@ pub fn render(contents: &Contents, material: &Material) -> Result<String, FilesE
         Contents::Text(text) => Ok(text.clone()),
         Contents::Template(text) => Ok(text
             .replace("${bootstrap-token}", material.bootstrap_token())
-            .replace("${static-token}", material.static_token())),
+            .replace("${static-token}", material.static_token())
+            .replace("${ca-cert-hash}", &material.ca_cert_hash())),
         Contents::Certificate(name) | Contents::PublicKey(name) => named(material.certificate(name), name),
         Contents::Key(name) => named(material.key(name), name),
         Contents::Kubeconfig(file) => Ok(kubeconfig::inside(file, material)?),

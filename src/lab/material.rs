@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_SERVICE};
 use super::state::{LabDir, StateError};
-use crate::pki::{Authority, Issued, LeafSpec, PkiError, SigningKey};
+use crate::pki::{self, Authority, Issued, LeafSpec, PkiError, SigningKey};
 
 /// The groups of kubeadm's two administrators.
 const CLUSTER_ADMINS: &str = "kubeadm:cluster-admins";
@@ -84,6 +84,12 @@ impl Material {
     /// The token all nodes share while `node-to-apiserver.credential` is insecure.
     pub fn static_token(&self) -> &str {
         &self.tokens.static_token
+    }
+
+    /// What a joining node pins: `sha256:` and the digest of the cluster CA's public key.
+    pub fn ca_cert_hash(&self) -> String {
+        let ca = self.certificate("ca").unwrap_or_default();
+        pki::public_key_pin(ca.as_bytes()).unwrap_or_default()
     }
 
     fn make() -> Result<Self, MaterialError> {

@@ -68,6 +68,8 @@ pub enum Request {
     HostStart {
         host: String,
     },
+    /// The plan on disk is another: hosts that it has and the lab has not start, others end.
+    Replan,
     /// Runs a command in a host, on the descriptors that come along or on a terminal of its own.
     Exec(Exec),
 }

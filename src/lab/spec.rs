@@ -3,7 +3,7 @@
 //! Versioned like a Kubernetes object, so that it can be kept beside a course's other files. It stands for
 //! kind's cluster configuration; what follows from it is decided in [`super::plan`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,14 @@ pub struct Spec {
     pub api_version: String,
     pub kind: String,
     pub name: String,
+    /// The nodes the lab was made with: `node-1` to this one.
     pub nodes: usize,
+    /// Numbers of nodes that joined the running lab, and whether they pinned the cluster's CA.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub joined: BTreeMap<usize, Mode>,
+    /// Numbers of the first nodes that were taken away.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub removed: BTreeSet<usize>,
     #[serde(default)]
     pub profile: Profile,
     /// Where the API server answers on 127.0.0.1 of the machine.
@@ -53,6 +60,8 @@ impl Spec {
             kind: "Lab".into(),
             name: name.into(),
             nodes,
+            joined: BTreeMap::new(),
+            removed: BTreeSet::new(),
             profile,
             port,
             settings: BTreeMap::new(),
@@ -79,7 +88,36 @@ impl Spec {
         if !(1..=MOST_NODES).contains(&self.nodes) {
             return Err(SpecError::Nodes(self.nodes));
         }
+        let numbers: Vec<usize> = self.numbers().collect();
+        if numbers.is_empty() || numbers.iter().any(|number| !(1..=MOST_NODES).contains(number)) {
+            return Err(SpecError::Nodes(numbers.len()));
+        }
         Ok(Settings::with(self.profile, &self.settings)?)
+    }
+
+    /// The numbers of the nodes there are, in order.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> {
+        let first = (1..=self.nodes).filter(|number| !self.removed.contains(number));
+        first.chain(self.joined.keys().copied()).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// Lets a node join; returns its number, nothing when the lab is full.
+    pub fn add(&mut self, join: Mode) -> Option<usize> {
+        let taken: BTreeSet<usize> = self.numbers().collect();
+        let number = (1..=MOST_NODES).find(|number| !taken.contains(number))?;
+        self.joined.insert(number, join);
+        Some(number)
+    }
+
+    /// Takes a node away; false when there is none of that number or it is the last.
+    pub fn remove(&mut self, number: usize) -> bool {
+        if self.numbers().count() == 1 || !self.numbers().any(|there| there == number) {
+            return false;
+        }
+        if self.joined.remove(&number).is_none() {
+            self.removed.insert(number);
+        }
+        true
     }
 
     /// The modes asked for. Names the table lacks, refused by [`Self::check`], count as not departing.
@@ -97,6 +135,17 @@ mod tests {
         let mut spec = Spec::new("minilab", 2, Profile::Flags, 6443);
         spec.settings.insert("kubelet-access.read-only-port".into(), Mode::Hardened);
         assert_eq!(Spec::from_yaml(&spec.to_yaml()).unwrap(), spec);
+    }
+
+    #[test]
+    fn nodes_join_by_the_lowest_free_number_and_the_last_one_stays() {
+        let mut spec = Spec::new("minilab", 2, Profile::Default, 6443);
+        assert_eq!(spec.add(Mode::Hardened), Some(3));
+        assert!(spec.remove(1) && !spec.remove(1));
+        assert_eq!(spec.numbers().collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(spec.add(Mode::Insecure), Some(1));
+        assert_eq!(Spec::from_yaml(&spec.to_yaml()).unwrap(), spec);
+        assert!(spec.remove(1) && spec.remove(2) && !spec.remove(3));
     }
 
     #[test]

@@ -158,6 +158,9 @@ impl Server {
         let seen = stream.peek(&mut first).await?;
         if looks_like_http(&first[..seen]) {
             stream.write_all(PLAIN_HTTP).await?;
+            // What the client said must be read, or closing resets the connection before our answer arrives.
+            let _ = stream.read(&mut [0u8; 4096]).await?;
+            stream.shutdown().await?;
             return Ok(None);
         }
         if self.cert.is_pending() {

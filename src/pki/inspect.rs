@@ -67,6 +67,17 @@ impl Facts {
     }
 }
 
+/// How kubeadm pins an authority: `sha256:` and the digest of the first certificate's SubjectPublicKeyInfo.
+pub fn public_key_pin(pem: &[u8]) -> Result<String, PkiError> {
+    let all = certificates(pem)?;
+    let der = all.first().ok_or(PkiError::Pem("certificate"))?;
+    let (_, cert) =
+        x509_parser::parse_x509_certificate(der).map_err(|error| PkiError::Certificate(error.to_string()))?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, cert.public_key().raw);
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("sha256:{hex}"))
+}
+
 /// Common name and organizations of a subject.
 pub(super) fn attributes(name: &X509Name<'_>) -> (String, Vec<String>) {
     let cn = name.iter_common_name().last().and_then(|value| value.as_str().ok()).unwrap_or_default();

@@ -14,7 +14,7 @@ mod verify;
 
 pub use authority::{Authority, Issued, LeafSpec, self_signed_serving};
 pub use csr::{Request, request, request_with_key};
-pub use inspect::Facts;
+pub use inspect::{Facts, public_key_pin};
 pub use jwk::{JwkSet, JwsError};
 pub use pem::{certificates, private_key};
 pub use token::{SigningKey, VerifyingKey, claims_unverified};

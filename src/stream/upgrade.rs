@@ -107,8 +107,12 @@ pub fn negotiate_spdy(
 ) -> Result<(&'static str, Response<()>), Refusal> {
     let lines: Vec<&str> =
         headers.get_all(PROTOCOL_VERSION).iter().filter_map(|value| value.to_str().ok()).collect();
-    let offered: Vec<&str> =
-        lines.iter().flat_map(|line| line.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect();
+    let offered: Vec<&str> = lines
+        .iter()
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
     if offered.is_empty() {
         return Err(Refusal::error(StatusCode::BAD_REQUEST, no_protocol(headers, &lines)));
     }

@@ -6,7 +6,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where and stop")]
 
+mod accounts;
+mod audit;
+mod front_door;
+mod hostile;
 mod hosts;
+mod join;
 mod kills;
 mod kit;
 mod kubectl;

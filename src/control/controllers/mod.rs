@@ -2,8 +2,7 @@
 //!
 //! Every loop is level-triggered and derives all it knows from the API, so the role may be killed at
 //! any moment. Loops share one watch a kind ([`world::World`]); each writes with an identity of its
-//! own. Left out on purpose: leader election (one lab, one manager; a start must not wait for a
-//! lease), volumes, jobs, autoscaling, and cloud loops but the one for routes.
+//! own, and only while this process leads. Left out on purpose: volumes, jobs, autoscaling, and cloud loops but the one for routes.
 
 mod accounts;
 mod csr;
@@ -33,6 +32,7 @@ use tracing::{info, warn};
 use crate::api::flags;
 use crate::client;
 use crate::control::component::{self, Working};
+use crate::control::leader;
 use identity::Identities;
 use options::{Options, UNIMPLEMENTED};
 use world::World;
@@ -71,6 +71,8 @@ const CONTROLLERS: &[(&str, &str, bool, Start)] = &[
     ("pod-garbage-collector-controller", "podgc", true, podgc::start),
     ("namespace-controller", "namespace", true, namespace::start),
     ("serviceaccount-controller", "serviceaccount", true, accounts::default::start),
+    ("serviceaccount-token-controller", "serviceaccount-token", true, accounts::tokens::start),
+    ("clusterrole-aggregation-controller", "clusterrole-aggregation", true, accounts::aggregation::start),
     ("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", true, accounts::root_ca::start),
     ("bootstrap-signer-controller", "bootstrapsigner", false, accounts::signer::start),
     ("token-cleaner-controller", "tokencleaner", false, accounts::cleaner::start),
@@ -107,6 +109,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         });
     }
     let own = client::from_kubeconfig(&options.kubeconfig)?;
+    let (leads, term) = leader::stand(own.clone(), &options.leader, "kube-controller-manager", &stop);
     let bare = match options.use_service_account_credentials {
         true => {
             let mut access = client::Access::read(&options.kubeconfig)?;
@@ -118,7 +121,12 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let world = World::new(options, Identities::new(own, bare));
     for (name, alias, by_default, start) in CONTROLLERS {
         if world.options.wants(name, alias, *by_default) {
-            tokio::task::spawn_local(start(&world));
+            // Handlers hear the watches from their start; the loop works when this process leads.
+            let (work, mut leads) = (start(&world), leads.clone());
+            tokio::task::spawn_local(async move {
+                leads.acquired().await;
+                work.await;
+            });
         }
     }
     let work = async {
@@ -132,5 +140,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         () = work => {}
         () = stop.cancelled() => info!("asked to stop"),
     }
+    // Gives the lease back.
+    let _ = term.await;
     Ok(())
 }

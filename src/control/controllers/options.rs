@@ -1,7 +1,4 @@
 //! kube-controller-manager's command line.
-//!
-//! Leader election is accepted and not done: a lab has one controller manager, and a start must not
-//! wait for a lease to expire.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +9,7 @@ use ipnet::Ipv4Net;
 use super::ControllersError;
 use crate::api::go_duration;
 use crate::control::component::PortOptions;
+use crate::control::leader::LeaderOptions;
 use crate::pki::Authority;
 
 /// Flags upstream has and this role does not act on; a trailing `=` marks one with a value.
@@ -38,13 +36,6 @@ pub const UNIMPLEMENTED: &[&str] = &[
     "kube-api-content-type=",
     "kube-api-qps=",
     "large-cluster-size-threshold=",
-    "leader-elect",
-    "leader-elect-lease-duration=",
-    "leader-elect-renew-deadline=",
-    "leader-elect-resource-lock=",
-    "leader-elect-resource-name=",
-    "leader-elect-resource-namespace=",
-    "leader-elect-retry-period=",
     "log-flush-frequency=",
     "logging-format=",
     "min-resync-period=",
@@ -57,7 +48,6 @@ pub const UNIMPLEMENTED: &[&str] = &[
     "requestheader-group-headers=",
     "requestheader-username-headers=",
     "secondary-node-eviction-rate=",
-    "service-account-private-key-file=",
     "service-cluster-ip-range=",
     "tls-cipher-suites=",
     "tls-min-version=",
@@ -78,6 +68,8 @@ pub struct Options {
     pub kubeconfig: PathBuf,
     #[command(flatten)]
     pub port: PortOptions,
+    #[command(flatten)]
+    pub leader: LeaderOptions,
     /// 0 = no HTTPS port.
     #[arg(long, default_value_t = 10257)]
     pub secure_port: u16,
@@ -102,6 +94,9 @@ pub struct Options {
     pub cluster_signing_key_file: Option<PathBuf>,
     #[arg(long, default_value = "8760h0m0s", value_parser = go_duration::parse)]
     pub cluster_signing_duration: Duration,
+    /// Signs the tokens kept in Secrets.
+    #[arg(long, value_name = "PATH")]
+    pub service_account_private_key_file: Option<PathBuf>,
     /// Published as `kube-root-ca.crt` in every namespace.
     #[arg(long, value_name = "PATH")]
     pub root_ca_file: Option<PathBuf>,

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -36,6 +37,9 @@ pub struct World {
     pub cluster_info: Informer<ConfigMap>,
     /// Only bootstrap tokens.
     pub tokens: Informer<Secret>,
+    /// Only the tokens of service accounts.
+    pub token_secrets: Informer<Secret>,
+    pub cluster_roles: Informer<ClusterRole>,
     pub csrs: Informer<CertificateSigningRequest>,
     pub services: Informer<Service>,
     pub endpoints: Informer<Endpoints>,
@@ -76,6 +80,8 @@ impl World {
             root_cas: Informer::default(),
             cluster_info: Informer::default(),
             tokens: Informer::default(),
+            token_secrets: Informer::default(),
+            cluster_roles: Informer::default(),
             csrs: Informer::default(),
             services: Informer::default(),
             endpoints: Informer::default(),
@@ -112,7 +118,10 @@ impl World {
         follow(&self.daemon_sets, Api::all(client.clone()), watcher::Config::default());
         follow(&self.cluster_info, Api::namespaced(client.clone(), "kube-public"), named("cluster-info"));
         let tokens = watcher::Config::default().fields("type=bootstrap.kubernetes.io/token");
-        follow(&self.tokens, Api::namespaced(client, "kube-system"), tokens);
+        follow(&self.tokens, Api::namespaced(client.clone(), "kube-system"), tokens);
+        let tokens = watcher::Config::default().fields("type=kubernetes.io/service-account-token");
+        follow(&self.token_secrets, Api::all(client.clone()), tokens);
+        follow(&self.cluster_roles, Api::all(client), watcher::Config::default());
         self.synced().await;
     }
 
@@ -133,6 +142,8 @@ impl World {
         self.daemon_sets.synced().await;
         self.cluster_info.synced().await;
         self.tokens.synced().await;
+        self.token_secrets.synced().await;
+        self.cluster_roles.synced().await;
     }
 }
 

@@ -5,7 +5,7 @@
 //! until the cluster changes in a way that may help. Nothing is polled.
 //!
 //! Left out on purpose: preemption (nobody is evicted for a higher priority), inter-pod affinity,
-//! topology spread constraints, volumes and devices, several profiles, leader election.
+//! topology spread constraints, volumes and devices, several profiles.
 
 mod cluster;
 mod filter;
@@ -28,6 +28,7 @@ use tracing::{info, warn};
 use crate::api::flags;
 use crate::client::{self, Backoff};
 use crate::control::component::{self, Working};
+use crate::control::leader;
 use options::{Options, UNIMPLEMENTED};
 use work::Scheduler;
 
@@ -55,6 +56,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         });
     }
     let client: Client = client::from_kubeconfig(&options.kubeconfig)?;
+    let (mut leads, term) = leader::stand(client.clone(), &options.leader, "kube-scheduler", &stop);
     let scheduler = Scheduler::new(client.clone());
     let (nodes, pods) = (scheduler.nodes.clone(), scheduler.pods.clone());
     let config = watcher::Config::default;
@@ -66,11 +68,14 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         info!("all watches are synced");
         working.store(true, Ordering::Relaxed);
         crate::sys::inherit::ready();
+        leads.acquired().await;
         scheduler.run().await;
     };
     tokio::select! {
         () = work => {}
         () = stop.cancelled() => info!("asked to stop"),
     }
+    // Gives the lease back.
+    let _ = term.await;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::control::component::PortOptions;
+use crate::control::leader::LeaderOptions;
 
 /// Flags upstream has and this role does not act on; a trailing `=` marks one with a value.
 pub const UNIMPLEMENTED: &[&str] = &[
@@ -14,13 +15,6 @@ pub const UNIMPLEMENTED: &[&str] = &[
     "kube-api-burst=",
     "kube-api-content-type=",
     "kube-api-qps=",
-    "leader-elect",
-    "leader-elect-lease-duration=",
-    "leader-elect-renew-deadline=",
-    "leader-elect-resource-lock=",
-    "leader-elect-resource-name=",
-    "leader-elect-resource-namespace=",
-    "leader-elect-retry-period=",
     "log-flush-frequency=",
     "logging-format=",
     "pod-max-in-unschedulable-pods-duration=",
@@ -44,6 +38,8 @@ pub struct Options {
     pub kubeconfig: PathBuf,
     #[command(flatten)]
     pub port: PortOptions,
+    #[command(flatten)]
+    pub leader: LeaderOptions,
     /// 0 = no HTTPS port.
     #[arg(long, default_value_t = 10259)]
     pub secure_port: u16,

@@ -1,10 +1,12 @@
-//! The kubeadm role: puts the API objects a cluster starts with, once the API server is there.
+//! The kubeadm role: puts the API objects a cluster starts with, once the API server is there; on a host that
+//! joins later, finds the cluster for it ([`join`]).
 //!
 //! The part of `kubeadm init` that talks to the API: bootstrap token, RBAC bindings, cluster-info, the
 //! configuration kept in ConfigMaps; then the manifests in `/etc/kubernetes/addons`, as the old addon
 //! manager did. It goes by `super-admin.conf`, is safe to run again and ends. Certificates, kubeconfigs and
 //! manifests, kubeadm's other phases, are the plan's.
 
+mod join;
 mod objects;
 
 use std::path::{Path, PathBuf};
@@ -28,7 +30,7 @@ const ADDONS: &str = "/etc/kubernetes/addons";
 /// How long the API may refuse what it needs a moment for (its own namespaces and roles at first start).
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The flags of `kubeadm init` that this part of it reads.
+/// The flags of `kubeadm init` and `join` that this part of it reads.
 #[derive(Parser)]
 #[command(name = "kubeadm", disable_version_flag = true)]
 enum Flags {
@@ -38,12 +40,18 @@ enum Flags {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Make this host a node of a cluster that runs
+    Join {
+        /// A JoinConfiguration
+        #[arg(long)]
+        config: PathBuf,
+    },
 }
 
 /// The role's entry point.
 pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
     let words = std::iter::once("kubeadm".to_owned()).chain(argv);
-    let Flags::Init { config } = match Flags::try_parse_from(words) {
+    let flags = match Flags::try_parse_from(words) {
         Ok(flags) => flags,
         Err(error) => {
             error.print()?;
@@ -51,7 +59,10 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(init(&config))?;
+    match flags {
+        Flags::Init { config } => runtime.block_on(init(&config))?,
+        Flags::Join { config } => runtime.block_on(join::join(&config))?,
+    }
     crate::sys::inherit::ready();
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@
 //! [`Settings`] is a choice of one mode for each. What a choice means in files, flags and objects is
 //! decided in [`super::plan`], and nowhere else does the program ask whether something is insecure.
 
+mod errors;
 mod table;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use errors::{KnownError, known_errors};
 pub use table::PATHS;
 
 /// How a setting is set.

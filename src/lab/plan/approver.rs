@@ -23,7 +23,7 @@ pub fn wanted(settings: &Settings) -> bool {
 }
 
 /// Its files in control.
-pub fn files(settings: &Settings, nodes: usize) -> Vec<PlannedFile> {
+pub fn files(settings: &Settings, nodes: &[usize]) -> Vec<PlannedFile> {
     let kubeconfig = Kubeconfig {
         server: super::endpoint(),
         user: USER.into(),
@@ -52,9 +52,9 @@ pub fn files(settings: &Settings, nodes: usize) -> Vec<PlannedFile> {
 }
 
 /// What every node is called and where it is, as whoever built the site wrote it down.
-fn inventory(nodes: usize) -> String {
-    let row = |number| format!("{0}:\n- {0}\n- {1}\n", node_name(number), node_address(number));
-    (1..=nodes).map(row).collect()
+fn inventory(nodes: &[usize]) -> String {
+    let row = |number: &usize| format!("{0}:\n- {0}\n- {1}\n", node_name(*number), node_address(*number));
+    nodes.iter().map(row).collect()
 }
 
 #[cfg(test)]
@@ -63,6 +63,6 @@ mod tests {
 
     #[test]
     fn the_inventory_has_each_nodes_name_and_address() {
-        assert_eq!(inventory(2), "node-1:\n- node-1\n- 192.0.2.11\nnode-2:\n- node-2\n- 192.0.2.12\n");
+        assert_eq!(inventory(&[1, 2]), "node-1:\n- node-1\n- 192.0.2.11\nnode-2:\n- node-2\n- 192.0.2.12\n");
     }
 }

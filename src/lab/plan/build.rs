@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::node::Joining;
 use super::{Forward, HostKind, HostPlan, Plan, control, node, objects};
+use crate::lab::paths::Mode;
 use crate::lab::spec::Spec;
 
 /// The Kubernetes version the lab stands for.
@@ -46,8 +48,10 @@ pub fn node_address(number: usize) -> Ipv4Addr {
 pub fn plan(spec: &Spec) -> Plan {
     let settings = spec.modes();
     let objects = objects::asked_for(&settings);
-    let mut hosts = vec![wire(), control::host(&settings, spec.nodes, &objects), switch()];
-    hosts.extend((1..=spec.nodes).map(|number| node::host(number, &settings)));
+    let numbers: Vec<usize> = spec.numbers().collect();
+    let mut hosts = vec![wire(), control::host(&settings, &numbers, &objects), switch()];
+    let join = |number| spec.joined.get(&number).map(|mode| Joining { pinned: *mode != Mode::Insecure });
+    hosts.extend(numbers.iter().map(|number| node::host(*number, &settings, join(*number))));
     let balancer = SocketAddr::from((BALANCER, API_PORT));
     let forwards = vec![Forward { at: balancer, to: SocketAddr::from((CONTROL, API_PORT)) }];
     Plan { hosts, forwards, objects }
@@ -85,7 +89,7 @@ fn switch() -> HostPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::paths::{Mode, Profile, Setting, Settings, rows};
+    use crate::lab::paths::{Profile, Setting, Settings, rows};
     use crate::lab::plan::Contents;
 
     /// A plan as a person reads it: every host, role and file.

@@ -27,7 +27,7 @@ const ADDONS: &str = "/etc/kubernetes/addons/minilab.yaml";
 const STATIC_TOKENS: &str = "/etc/kubernetes/pki/tokens.csv";
 
 /// The host `control`.
-pub fn host(settings: &Settings, nodes: usize, objects: &[Value]) -> HostPlan {
+pub fn host(settings: &Settings, nodes: &[usize], objects: &[Value]) -> HostPlan {
     let mut files = certificates();
     files.extend(kubeconfigs(settings));
     files.extend(manifests(settings));
@@ -60,7 +60,7 @@ pub fn text(path: &str, mode: u32, body: String) -> PlannedFile {
 }
 
 /// A private file with the lab's tokens filled in.
-fn template(path: &str, body: String) -> PlannedFile {
+pub fn template(path: &str, body: String) -> PlannedFile {
     PlannedFile { path: PathBuf::from(path), mode: 0o600, contents: Contents::Template(body) }
 }
 

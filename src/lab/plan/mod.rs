@@ -88,7 +88,7 @@ pub struct PlannedFile {
 pub enum Contents {
     /// These bytes.
     Text(String),
-    /// This text with `${bootstrap-token}` and `${static-token}` replaced by the lab's.
+    /// This text with `${bootstrap-token}`, `${static-token}` and `${ca-cert-hash}` replaced by the lab's.
     Template(String),
     /// PEM of the certificate of that name (`apiserver`, `ca`, …).
     Certificate(String),

@@ -5,41 +5,53 @@ use std::path::PathBuf;
 use super::build::{
     CLUSTER_DOMAIN, DNS_SERVICE, NODE_GATEWAY, POD_CIDR, in_its_net, node_address, node_name,
 };
-use super::control::text;
+use super::control::{template, text};
 use super::{Command, Contents, Credential, HostKind, HostPlan, Kubeconfig, PlannedFile, RolePlan, Trust};
 use crate::lab::paths::{Setting, Settings};
 
 const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+/// How the node joined, or would.
+const JOIN_CONFIG: &str = "/etc/kubernetes/kubeadm-join.yaml";
 const BOOTSTRAP: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 const PROXY_CONFIG: &str = "/var/lib/kube-proxy/config.conf";
 const PROXY_CONF: &str = "/var/lib/kube-proxy/kubeconfig.conf";
 
+/// A node that joins a running cluster as `kubeadm join` makes it, instead of being provisioned with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Joining {
+    /// It checks the cluster's CA against the digest it was told.
+    pub pinned: bool,
+}
+
 /// The host of node `number`.
-pub fn host(number: usize, settings: &Settings) -> HostPlan {
+pub fn host(number: usize, settings: &Settings, joining: Option<Joining>) -> HostPlan {
     let name = node_name(number);
     let address = node_address(number);
+    let pinned = joining.map_or(!settings.insecure(Setting::NodeJoin), |joining| joining.pinned);
     let flags = format!("KUBELET_KUBEADM_ARGS=\"--node-ip={address}\"\n");
     let ca = PlannedFile {
         path: PathBuf::from("/etc/kubernetes/pki/ca.crt"),
         mode: 0o644,
         contents: Contents::Certificate("ca".into()),
     };
-    let files = vec![
-        ca,
-        kubelet_credential(settings),
-        text(KUBELET_CONFIG, 0o600, kubelet_config(settings)),
+    // What a joining node has to find out for itself, others are given.
+    let provisioned =
+        vec![ca, kubelet_credential(settings), text(KUBELET_CONFIG, 0o600, kubelet_config(settings))];
+    let mut files = if joining.is_some() { Vec::new() } else { provisioned };
+    files.extend([
+        template(JOIN_CONFIG, join_config(&name, address, pinned)),
         text(KUBELET_FLAGS, 0o644, flags),
         text(PROXY_CONFIG, 0o644, PROXY.replace("${pod-cidr}", POD_CIDR)),
         conf(PROXY_CONF, "system:kube-proxy", Credential::Certificate("kube-proxy".into()), settings),
-    ];
+    ]);
     HostPlan {
         kind: HostKind::Node,
         addresses: vec![in_its_net(address)],
         gateway: Some(NODE_GATEWAY.into()),
         files,
-        roles: roles(&name, settings),
+        roles: roles(&name, settings, joining.is_some()),
         name,
     }
 }
@@ -62,7 +74,7 @@ fn kubelet_credential(settings: &Settings) -> PlannedFile {
     }
 }
 
-fn roles(host: &str, settings: &Settings) -> Vec<RolePlan> {
+fn roles(host: &str, settings: &Settings, joins: bool) -> Vec<RolePlan> {
     let mut kubelet = vec!["kubelet".to_owned()];
     if !settings.insecure(Setting::NodeCredential) {
         kubelet.push(format!("--bootstrap-kubeconfig={BOOTSTRAP}"));
@@ -80,14 +92,44 @@ fn roles(host: &str, settings: &Settings) -> Vec<RolePlan> {
         needs: needs.iter().map(|&need| need.to_owned()).collect(),
         one_shot: false,
     };
-    vec![
-        role(
-            "kubelet",
-            Command::Argv { argv: kubelet, flags_from: Some(KUBELET_FLAGS.into()) },
-            &["kubeadm"],
-        ),
-        role("kube-proxy", Command::Argv { argv: proxy, flags_from: None }, &["kube-apiserver"]),
-    ]
+    let own = format!("kubeadm@{host}");
+    let first = if joins { own.as_str() } else { "kubeadm" };
+    let kubelet = Command::Argv { argv: kubelet, flags_from: Some(KUBELET_FLAGS.into()) };
+    let proxy = Command::Argv { argv: proxy, flags_from: None };
+    let mut all = vec![role("kubelet", kubelet, &[first]), role("kube-proxy", proxy, &["kube-apiserver"])];
+    if joins {
+        let argv = vec!["kubeadm".into(), "join".into(), format!("--config={JOIN_CONFIG}")];
+        let join = role("kubeadm", Command::Argv { argv, flags_from: None }, &["kube-apiserver"]);
+        all.push(RolePlan { one_shot: true, ..join });
+    }
+    all
+}
+
+/// What `kubeadm join --config` reads: where the cluster is, the token, and whom to believe.
+fn join_config(name: &str, address: std::net::Ipv4Addr, pinned: bool) -> String {
+    let trust = match pinned {
+        true => "caCertHashes:\n    - ${ca-cert-hash}",
+        false => "unsafeSkipCAVerification: true",
+    };
+    let endpoint = super::endpoint();
+    let endpoint = endpoint.trim_start_matches("https://");
+    format!(
+        "apiVersion: kubeadm.k8s.io/v1beta4
+kind: JoinConfiguration
+caCertPath: /etc/kubernetes/pki/ca.crt
+discovery:
+  bootstrapToken:
+    apiServerEndpoint: {endpoint}
+    token: ${{bootstrap-token}}
+    {trust}
+  tlsBootstrapToken: ${{bootstrap-token}}
+nodeRegistration:
+  kubeletExtraArgs:
+  - name: node-ip
+    value: {address}
+  name: {name}
+"
+    )
 }
 
 /// kubeadm's `KubeletConfiguration`; a zero duration means the kubelet's own default.

@@ -194,6 +194,10 @@ impl Supervisor {
                     running.built = true;
                 }
             }
+            // A host that comes to a running lab must not take the lab with it.
+            Notice::NotBuilt { error } if self.launch.is_none() => {
+                tracing::error!(host, error, "A host could not be made");
+            }
             Notice::NotBuilt { error } => {
                 return Err(SupervisorError::BuildHost { host: host.to_owned(), error });
             }
@@ -255,9 +259,8 @@ impl Supervisor {
             };
             let Some(host) = self.hosts.of_init(pid.as_raw()) else { continue };
             tracing::info!(host, "A host ended");
-            let built = self.hosts.get(&host).is_some_and(|running| running.built);
             // Nobody pulls a plug on purpose before the lab is up.
-            let early = !built || self.launch.is_some();
+            let early = self.launch.is_some();
             anyhow::ensure!(!early, "host {host} ended while the lab was starting; see the lab's logs");
             self.hosts.gone(&host);
             self.unplugged.extract_if(.., |(of, _)| *of == host).for_each(|(_, caller)| {
@@ -292,8 +295,13 @@ impl Supervisor {
         for at in 0..self.roles.len() {
             let role = &self.roles[at];
             let there = self.hosts.get(&role.plan.host).is_some_and(|host| host.built);
+            // A need is a role's name, or ROLE@HOST.
             let served = |need: &String| {
-                self.roles.iter().any(|other| other.plan.name == *need && other.life.is_ready())
+                let (name, host) =
+                    need.split_once('@').map_or((need.as_str(), None), |(name, host)| (name, Some(host)));
+                let meant =
+                    |other: &Role| other.plan.name == name && host.is_none_or(|host| other.plan.host == host);
+                self.roles.iter().any(|other| meant(other) && other.life.is_ready())
             };
             // What it needed for its first start it may outlive.
             if role.life.state == State::Waiting

@@ -37,6 +37,13 @@ pub struct Running {
     pub built: bool,
 }
 
+/// Which hosts a new plan brings and takes.
+#[derive(Debug)]
+pub struct Replanned {
+    pub come: Vec<String>,
+    pub go: Vec<String>,
+}
+
 /// Every host of the plan, running or not.
 #[derive(Debug)]
 pub struct Hosts {
@@ -80,6 +87,24 @@ impl Hosts {
 
     pub fn plans(&self) -> &[HostPlan] {
         &self.plans
+    }
+
+    /// Goes by another plan from now on. What runs goes on running; names say which hosts come and go.
+    pub fn replan(&mut self, plan: &Plan) -> Replanned {
+        let names = |plans: &[HostPlan]| plans.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
+        let (before, after) = (names(&self.plans), names(&plan.hosts));
+        let not_in = |of: &[String], there: &[String]| {
+            of.iter().filter(|name| !there.contains(name)).cloned().collect::<Vec<_>>()
+        };
+        self.plans = plan.hosts.clone();
+        self.forwards = plan.forwards.clone();
+        // A host that goes still hangs on its cable until it is unplugged.
+        let gone = not_in(&before, &after);
+        let loose = |cable: &&Cable| gone.contains(&cable.near.host) || gone.contains(&cable.far.host);
+        let kept: Vec<Cable> = self.cables.iter().filter(loose).cloned().collect();
+        self.cables = topology::cables(plan);
+        self.cables.extend(kept);
+        Replanned { come: not_in(&after, &before), go: gone }
     }
 
     pub fn get(&self, name: &str) -> Option<&Running> {

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -12,6 +13,7 @@ use super::hosts;
 use super::role::Input;
 use super::start::Role;
 use crate::lab::order::{Order, Run};
+use crate::lab::plan::Plan;
 use crate::lab::protocol::{Exec, Reply, Request, RoleStatus, Status};
 
 /// A role that ends this often after it was asked to serve will not.
@@ -37,6 +39,13 @@ impl Supervisor {
             Request::Down => self.end(),
             Request::Exec(exec) => self.exec(exec, fds, caller),
             Request::HostKill { host } => self.kill_host(host, caller),
+            Request::Replan => {
+                let reply = match self.replan() {
+                    Ok(()) => Reply::Done,
+                    Err(error) => refusal(format!("{error:#}")),
+                };
+                caller.answer(&reply, None);
+            }
             Request::HostStart { host } => {
                 let reply = match self.start_host(&host) {
                     Ok(()) => Reply::Done,
@@ -65,6 +74,56 @@ impl Supervisor {
         self.hosts.start(host)?;
         self.listen_to(host);
         self.hosts.connect(&[host])
+    }
+
+    /// Takes in the plan on disk: nodes that come start with their roles, nodes that go have their plug pulled.
+    fn replan(&mut self) -> anyhow::Result<()> {
+        let path = self.lab.plan_file();
+        let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let plan: Plan =
+            serde_json::from_slice(&bytes).with_context(|| format!("read {}", path.display()))?;
+        let changed = self.hosts.replan(&plan);
+        for host in &changed.go {
+            for at in
+                (0..self.roles.len()).filter(|at| self.roles[*at].plan.host == *host).collect::<Vec<_>>()
+            {
+                self.step(at, Input::Stop);
+            }
+            if let Some(running) = self.hosts.get(host) {
+                kill(Pid::from_raw(running.pid), Signal::SIGKILL).context("pull the plug")?;
+            }
+        }
+        self.forget_roles(&changed.go);
+        for host in &changed.come {
+            let fresh = plan.roles().filter(|role| role.host == *host);
+            self.roles.extend(fresh.map(|role| Role::new(role.clone())));
+            self.start_host(host).map_err(|error| anyhow::anyhow!(text(&error)))?;
+        }
+        Ok(())
+    }
+
+    /// Roles of hosts that are gone for good leave the list, and whoever waits for them is told.
+    fn forget_roles(&mut self, hosts: &[String]) {
+        let gone = |role: &Role| hosts.contains(&role.plan.host);
+        let mut places = Vec::with_capacity(self.roles.len());
+        let mut next = 0;
+        for role in &self.roles {
+            places.push((!gone(role)).then_some(next));
+            next += usize::from(!gone(role));
+        }
+        self.waiters.retain_mut(|waiter| {
+            let moved: Option<Vec<(usize, u32)>> =
+                waiter.roles.iter().map(|(at, before)| places[*at].map(|at| (at, *before))).collect();
+            match moved {
+                Some(roles) => waiter.roles = roles,
+                None => {
+                    waiter.caller.answer(&refusal("the host was taken out of the lab"), None);
+                    return false;
+                }
+            }
+            true
+        });
+        self.roles.retain(|role| !gone(role));
     }
 
     fn turn(&mut self, name: &str, host: Option<&str>, input: Input, caller: Caller) {

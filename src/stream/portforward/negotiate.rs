@@ -33,7 +33,8 @@ pub struct Negotiated {
 /// Whether a WebSocket request asks for SPDY inside (`IsWebSocketRequestWithTunnelingProtocol`).
 pub fn wants_tunnel(headers: &HeaderMap) -> bool {
     let offered = websocket_protocols(headers);
-    is_websocket(headers) && offered.iter().any(|name| name.starts_with("SPDY/3.1+") && name.ends_with(".k8s.io"))
+    is_websocket(headers)
+        && offered.iter().any(|name| name.starts_with("SPDY/3.1+") && name.ends_with(".k8s.io"))
 }
 
 /// Decides how to serve a request, or with which words to refuse it.
@@ -46,7 +47,10 @@ pub fn negotiate(parts: &Parts) -> Result<Negotiated, Refusal> {
         let ports = ports(parts.uri.query().unwrap_or_default())
             .map_err(|text| Refusal::error(StatusCode::BAD_REQUEST, text))?;
         let (chosen, response) = negotiate_websocket(parts, CHANNELS)?;
-        return Ok(Negotiated { form: Form::Channels { base64: chosen.contains("base64"), ports }, response });
+        return Ok(Negotiated {
+            form: Form::Channels { base64: chosen.contains("base64"), ports },
+            response,
+        });
     }
     let (_, response) = negotiate_spdy(&parts.headers, &[PROTOCOL])?;
     Ok(Negotiated { form: Form::Spdy, response })
@@ -63,7 +67,12 @@ impl Negotiated {
 
     /// Serves until the client is gone. `connect` makes a connection to a port inside the pod's network
     /// namespace; its error's text reaches the user. Dropping the future ends every forwarded connection.
-    pub async fn serve<C, F, S, E>(self, io: impl Connection, target: Target, connect: C) -> Result<(), StreamError>
+    pub async fn serve<C, F, S, E>(
+        self,
+        io: impl Connection,
+        target: Target,
+        connect: C,
+    ) -> Result<(), StreamError>
     where
         C: Fn(u16) -> F + Clone + Send + 'static,
         F: Future<Output = Result<S, E>> + Send + 'static,

@@ -12,7 +12,10 @@ pub enum Outcome {
     Success,
     /// The command ran and ended with this code. `text` is what upstream puts after
     /// `command terminated with non-zero exit code: `; see [`Outcome::exited`].
-    ExitCode { code: i32, text: String },
+    ExitCode {
+        code: i32,
+        text: String,
+    },
     /// An internal error: `Internal error occurred: ` is put in front.
     Error(String),
     /// A whole Status, as one that came from another server.

@@ -80,14 +80,36 @@ impl Head {
 /// A control frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control<'a> {
-    SynStream { id: u32, fin: bool, unidirectional: bool, block: &'a [u8] },
-    SynReply { id: u32, fin: bool, block: &'a [u8] },
-    Reset { id: u32 },
-    Settings { initial_window: Option<u32> },
-    Ping { id: u32 },
+    SynStream {
+        id: u32,
+        fin: bool,
+        unidirectional: bool,
+        block: &'a [u8],
+    },
+    SynReply {
+        id: u32,
+        fin: bool,
+        block: &'a [u8],
+    },
+    Reset {
+        id: u32,
+    },
+    Settings {
+        initial_window: Option<u32>,
+    },
+    Ping {
+        id: u32,
+    },
     GoAway,
-    Headers { id: u32, fin: bool, block: &'a [u8] },
-    WindowUpdate { id: u32, delta: u32 },
+    Headers {
+        id: u32,
+        fin: bool,
+        block: &'a [u8],
+    },
+    WindowUpdate {
+        id: u32,
+        delta: u32,
+    },
     /// To be ignored, as the draft says.
     Unknown,
 }

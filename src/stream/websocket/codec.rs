@@ -81,7 +81,11 @@ mod tests {
         assert_eq!(read(b"\xff\x00", true), Event::Close(0));
         assert_eq!(read(b"\xff\x00\x01", true), Event::Broken);
         assert_eq!(read(b"\xff", true), Event::Broken);
-        assert_eq!(read(b"\xff\x00", false), Event::Data(255, Bytes::from_static(b"\0")), "v4 knows no close");
+        assert_eq!(
+            read(b"\xff\x00", false),
+            Event::Data(255, Bytes::from_static(b"\0")),
+            "v4 knows no close"
+        );
     }
 
     #[test]

@@ -57,7 +57,9 @@ impl<C: Connection> AsyncRead for Tunnel<C> {
         while this.front.is_empty() {
             match ready!(this.socket.poll_next_unpin(cx)) {
                 Some(Ok(Message::Binary(bytes))) => this.front = bytes,
-                Some(Ok(Message::Text(_))) => return Poll::Ready(Err(invalid("invalid message type received"))),
+                Some(Ok(Message::Text(_))) => {
+                    return Poll::Ready(Err(invalid("invalid message type received")));
+                }
                 // Pings and closes are answered by the library as it reads on.
                 Some(Ok(_)) => {}
                 Some(Err(Error::ConnectionClosed)) | None => return Poll::Ready(Ok(())),

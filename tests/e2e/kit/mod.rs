@@ -3,6 +3,7 @@
 pub mod clients;
 pub mod lab;
 pub mod process;
+pub mod server;
 
 use std::time::{Duration, Instant};
 

@@ -207,7 +207,9 @@ rules:
             (Method::GET, "/api/v1/pods", "system:kube-proxy", None),
             (Method::GET, "/healthz/ping", "jane", None),
             (Method::POST, "/api/v1/namespaces/a/pods/p/exec", "jane", Some(Level::Request)),
-            (Method::POST, "/api/v1/namespaces/a/pods", "jane", Some(Level::Metadata)),
+            // As upstream has it, `pods/*` means the pods too.
+            (Method::POST, "/api/v1/namespaces/a/pods", "jane", Some(Level::Request)),
+            (Method::POST, "/api/v1/namespaces/a/services", "jane", Some(Level::Metadata)),
             (Method::POST, "/api/v1/namespaces/a/secrets", "jane", Some(Level::Request)),
             (Method::GET, "/api/v1/namespaces/kube-system/pods", "jane", Some(Level::RequestResponse)),
             (Method::GET, "/apis", "jane", Some(Level::Metadata)),

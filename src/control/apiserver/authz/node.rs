@@ -2,7 +2,8 @@
 //! (`plugin/pkg/auth/authorizer/node`).
 //!
 //! Upstream keeps a graph of node ← pod ← (secret, configmap, claim, account); here its edges are read
-//! off the pods when they have changed. Left out: volumes' secrets, resource claims and slices.
+//! off the pods and the volumes when they have changed. Left out: volume attachments, resource claims and
+//! slices, which this server does not store.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -27,6 +28,7 @@ pub(super) struct NodeAuthorizer {
     store: Store,
     rules: Vec<Rule>,
     graph: Mutex<Graph>,
+    volumes: Mutex<Volumes>,
 }
 
 /// What one pod leads to.
@@ -38,6 +40,21 @@ struct Reached {
     secrets: Vec<String>,
     config_maps: Vec<String>,
     claims: Vec<String>,
+}
+
+/// What the volumes lead to: claims, and the Secrets their drivers need.
+#[derive(Default)]
+struct Volumes {
+    revision: Revision,
+    all: Vec<Volume>,
+}
+
+struct Volume {
+    name: String,
+    /// Namespace and name of the claim it is bound to.
+    claim: (String, String),
+    /// Namespace and name.
+    secrets: Vec<(String, String)>,
 }
 
 #[derive(Default)]
@@ -53,12 +70,13 @@ enum From {
     Secret,
     ConfigMap,
     Claim,
+    Volume,
     Account,
 }
 
 impl NodeAuthorizer {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, rules: node_rules(), graph: Mutex::default() }
+        Self { store, rules: node_rules(), graph: Mutex::default(), volumes: Mutex::default() }
     }
 
     pub(super) fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Decision {
@@ -71,11 +89,17 @@ impl NodeAuthorizer {
         match (resource.group.as_str(), resource.resource.as_str()) {
             ("", "secrets") => self.read(&asked, From::Secret),
             ("", "configmaps") => self.read(&asked, From::ConfigMap),
+            ("", "persistentvolumeclaims") if asked.resource.subresource == "status" => {
+                self.claim_status(&asked)
+            }
             ("", "persistentvolumeclaims") => self.get(&asked, From::Claim),
+            ("", "persistentvolumes") => self.get(&asked, From::Volume),
+            ("", "serviceaccounts") if asked.verb == "get" => self.get(&asked, From::Account),
             ("", "serviceaccounts") => self.account(&asked),
             ("", "nodes") => asked.node(),
             ("", "pods") => self.pod(&asked),
             ("coordination.k8s.io", "leases") => asked.lease(),
+            ("storage.k8s.io", "csinodes") => asked.csi_node(),
             _ => self.by_rules(info),
         }
     }
@@ -109,6 +133,14 @@ impl NodeAuthorizer {
             return Decision::no_opinion("cannot get subresource");
         }
         self.related(asked, from)
+    }
+
+    /// A kubelet that grew a file system says so.
+    fn claim_status(&self, asked: &Asked<'_>) -> Decision {
+        match asked.verb {
+            "get" | "update" | "patch" => self.related(asked, From::Claim),
+            _ => Decision::no_opinion("can only get/update/patch this type"),
+        }
     }
 
     fn account(&self, asked: &Asked<'_>) -> Decision {
@@ -156,19 +188,38 @@ impl NodeAuthorizer {
 
     /// Whether some pod on the node leads from the object to it.
     fn leads_to(&self, asked: &Asked<'_>, from: From) -> bool {
+        let (namespace, name) = (asked.resource.namespace.as_str(), asked.resource.name.as_str());
         let mut graph = self.graph.lock().expect("nothing panics while holding the lock");
         graph.follow(&self.store);
-        let (namespace, name) = (&asked.resource.namespace, &asked.resource.name);
-        graph.pods.values().filter_map(|(_, reached)| reached.as_ref()).any(|pod| {
-            pod.node == asked.node
-                && pod.namespace == *namespace
-                && match from {
-                    From::Pod => pod.name == *name,
-                    From::Secret => pod.secrets.contains(name),
-                    From::ConfigMap => pod.config_maps.contains(name),
-                    From::Claim => pod.claims.contains(name),
-                    From::Account => pod.account == *name,
-                }
+        let here = |holds: &dyn Fn(&Reached) -> bool| {
+            graph
+                .pods
+                .values()
+                .filter_map(|(_, reached)| reached.as_ref())
+                .any(|pod| pod.node == asked.node && holds(pod))
+        };
+        let same = |pod: &Reached| pod.namespace == namespace;
+        let has = |list: &[String]| list.iter().any(|own| own == name);
+        let direct = match from {
+            From::Pod => here(&|pod| same(pod) && pod.name == name),
+            From::Secret => here(&|pod| same(pod) && has(&pod.secrets)),
+            From::ConfigMap => here(&|pod| same(pod) && has(&pod.config_maps)),
+            From::Claim => here(&|pod| same(pod) && has(&pod.claims)),
+            From::Account => here(&|pod| same(pod) && pod.account == name),
+            From::Volume => false,
+        };
+        if direct || !matches!(from, From::Secret | From::Volume) {
+            return direct;
+        }
+        let mut volumes = self.volumes.lock().expect("nothing panics while holding the lock");
+        volumes.follow(&self.store);
+        let leads = |volume: &&Volume| match from {
+            From::Volume => volume.name == name,
+            _ => volume.secrets.iter().any(|(space, secret)| space == namespace && secret == name),
+        };
+        volumes.all.iter().filter(leads).any(|volume| {
+            let (space, claim) = &volume.claim;
+            here(&|pod| pod.namespace == *space && pod.claims.contains(claim))
         })
     }
 }
@@ -215,6 +266,19 @@ impl Asked<'_> {
         Decision::allow()
     }
 
+    fn csi_node(&self) -> Decision {
+        if !self.resource.subresource.is_empty() {
+            return Decision::no_opinion("cannot authorize CSINode subresources");
+        }
+        if !matches!(self.verb, "get" | "create" | "update" | "patch" | "delete") {
+            return Decision::no_opinion("can only get, create, update, patch, or delete a CSINode");
+        }
+        if self.verb != "create" && self.resource.name != self.node {
+            return Decision::no_opinion("can only access CSINode with the same name as the requesting node");
+        }
+        Decision::allow()
+    }
+
     fn selects_own_pods(&self) -> bool {
         self.resource.field_selector.split(',').any(|term| {
             let value = term.trim().strip_prefix("spec.nodeName").and_then(|rest| rest.strip_prefix('='));
@@ -243,6 +307,49 @@ impl Graph {
         self.revision = revision;
     }
 }
+
+impl Volumes {
+    /// Catches up with the store's volumes.
+    fn follow(&mut self, store: &Store) {
+        let bucket = &registry::by_name("", "persistentvolumes").expect("the table has volumes").bucket;
+        let revision = store.bucket_revision(bucket);
+        if revision == self.revision {
+            return;
+        }
+        let Ok(page) = store.list(bucket, "", None, None, None) else { return };
+        let objects =
+            page.entries.iter().filter_map(|entry| serde_json::from_slice::<Value>(&entry.value).ok());
+        self.all = objects.map(|volume| Volume::by(&volume)).collect();
+        self.revision = revision;
+    }
+}
+
+impl Volume {
+    fn by(volume: &Value) -> Self {
+        let of = |pointer: &str| text(volume, pointer).to_owned();
+        let claim = (of("/spec/claimRef/namespace"), of("/spec/claimRef/name"));
+        let mut secrets = Vec::new();
+        let mut keep = |source: &str, reference: &str| {
+            let at = format!("/spec/{source}/{reference}");
+            let name = of(&format!("{at}/name"));
+            if !name.is_empty() {
+                // A driver's Secret without a namespace is in the claim's.
+                let space = of(&format!("{at}/namespace"));
+                secrets.push((if space.is_empty() { claim.0.clone() } else { space }, name));
+            }
+        };
+        for driver in DRIVERS {
+            keep(driver, "secretRef");
+        }
+        for reference in ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"] {
+            keep("csi", reference);
+        }
+        Self { name: of("/metadata/name"), claim, secrets }
+    }
+}
+
+/// Volume drivers that name a Secret.
+const DRIVERS: &[&str] = &["cephfs", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"];
 
 impl Reached {
     /// Reads a pod; one without a node, or a mirror of a static pod, leads nowhere.
@@ -290,6 +397,14 @@ impl Reached {
         if !claim.is_empty() {
             self.claims.push(claim.into());
         }
+        if volume["ephemeral"].is_object() {
+            self.claims.push(format!("{}-{}", self.name, text(volume, "/name")));
+        }
+        for driver in DRIVERS {
+            self.keep(text(volume, &format!("/{driver}/secretRef/name")), "");
+        }
+        self.keep(text(volume, "/azureFile/secretName"), "");
+        self.keep(text(volume, "/csi/nodePublishSecretRef/name"), "");
     }
 
     fn keep(&mut self, secret: &str, config_map: &str) {

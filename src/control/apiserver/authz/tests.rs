@@ -130,14 +130,40 @@ async fn a_node_reads_what_its_pods_name_and_nothing_else() {
             "spec": {
                 "nodeName": node, "serviceAccountName": "default",
                 "containers": [{"env": [{"valueFrom": {"configMapKeyRef": {"name": "conf"}}}]}],
-                "volumes": [{"secret": {"secretName": secret}}],
+                "volumes": [
+                    {"secret": {"secretName": secret}},
+                    {"persistentVolumeClaim": {"claimName": format!("claim-{name}")}},
+                    {"name": "scratch", "ephemeral": {}},
+                ],
             },
         })
     };
     put(&store, "", "pods", pod("a", "node-1", "mine")).await;
     put(&store, "", "pods", pod("b", "node-2", "db")).await;
+    for (volume, claim) in [("pv-a", "claim-a"), ("pv-b", "claim-b")] {
+        let volume = json!({
+            "metadata": {"name": volume},
+            "spec": {
+                "claimRef": {"namespace": "default", "name": claim},
+                "csi": {"nodePublishSecretRef": {"namespace": "storage", "name": format!("key-of-{volume}")}},
+            },
+        });
+        put(&store, "", "persistentvolumes", volume).await;
+    }
     let node = user("system:node:node-1", &["system:nodes", "system:authenticated"]);
     for (info, allowed) in [
+        (resource("get", "", "persistentvolumeclaims:claim-a", "default"), true),
+        (resource("get", "", "persistentvolumeclaims:claim-b", "default"), false),
+        (resource("get", "", "persistentvolumeclaims:a-scratch", "default"), true),
+        (resource("patch", "", "persistentvolumeclaims/status:claim-a", "default"), true),
+        (resource("get", "", "persistentvolumes:pv-a", ""), true),
+        (resource("get", "", "persistentvolumes:pv-b", ""), false),
+        (resource("get", "", "secrets:key-of-pv-a", "storage"), true),
+        (resource("get", "", "secrets:key-of-pv-b", "storage"), false),
+        (resource("get", "", "serviceaccounts:default", "default"), true),
+        (resource("get", "", "serviceaccounts:default", "kube-system"), false),
+        (resource("update", "storage.k8s.io", "csinodes:node-1", ""), true),
+        (resource("update", "storage.k8s.io", "csinodes:node-2", ""), false),
         (resource("get", "", "secrets:mine", "default"), true),
         (resource("watch", "", "configmaps:conf", "default"), true),
         (resource("create", "", "serviceaccounts/token:default", "default"), true),

@@ -25,14 +25,19 @@ pub(super) const BINDINGS: &[Binding] = &[
     Binding { role: "system:service-account-issuer-discovery", subjects: "group:system:serviceaccounts" },
 ];
 
-/// The roles that a role aggregating by this label takes in, and theirs.
+/// The roles that a role aggregating by this label takes in, and theirs: in the order the aggregation
+/// controller comes to, so that it finds nothing to do in a new cluster.
 pub(super) fn aggregated(label: &'static str) -> impl Iterator<Item = &'static Role> {
     let labels: &[&str] = match label {
-        "admin" => &["admin", "edit", "view"],
+        "admin" => &["edit", "view", "admin"],
         "edit" => &["edit", "view"],
         _ => &["view"],
     };
-    ROLES.iter().filter(|role| role.aggregates.is_empty() && labels.contains(&role.aggregate_to))
+    let of = |label: &&'static str| {
+        let label = *label;
+        ROLES.iter().filter(move |role| role.aggregates.is_empty() && role.aggregate_to == label)
+    };
+    labels.iter().flat_map(of)
 }
 
 pub(super) const ROLES: &[Role] = &[
