@@ -15,6 +15,7 @@ mod join;
 mod kills;
 mod kit;
 mod kubectl;
+mod kubelet;
 mod leftovers;
 mod limits;
 mod pods;

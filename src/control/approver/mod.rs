@@ -26,6 +26,7 @@ use tracing::{info, warn};
 use super::component;
 use crate::client::events::{Kind, Recorder, reference};
 use crate::client::{self, Backoff};
+use crate::net::go_text;
 use judge::{Inventory, Pending, SIGNER, Verdict};
 
 /// Attempts to write an approval before the request is left to the next look at it.
@@ -120,12 +121,19 @@ impl Approver {
         let api: Api<CertificateSigningRequest> = Api::all(self.client.clone());
         let mine = watcher::Config::default().fields(&format!("spec.signerName={SIGNER}"));
         let mut events = std::pin::pin!(watcher(api, mine).backoff(Backoff::new()));
+        let mut said = String::new();
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Apply(csr) | Event::InitApply(csr)) => self.look(csr).await,
                 Ok(Event::InitDone) => crate::sys::inherit::ready(),
                 Ok(Event::Init | Event::Delete(_)) => {}
-                Err(error) => warn!(%error, "Watching certificate signing requests failed"),
+                Err(error) => {
+                    let text = in_short(&error);
+                    if text != said {
+                        warn!(error = text, "Watching certificate signing requests failed");
+                        said = text;
+                    }
+                }
             }
         }
     }
@@ -204,6 +212,15 @@ impl Approver {
             last_update_time: now.clone(),
             last_transition_time: now,
         }
+    }
+}
+
+/// The server's own words, or why there was no answer.
+fn in_short(error: &watcher::Error) -> String {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    match cause {
+        Some(kube::Error::Api(status)) => status.message.clone(),
+        _ => go_text(error),
     }
 }
 

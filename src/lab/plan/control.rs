@@ -42,7 +42,9 @@ pub fn host(settings: &Settings, nodes: &[usize], objects: &[Value]) -> HostPlan
     let mut roles = roles();
     if approver::wanted(settings) {
         files.extend(approver::files(settings, nodes));
-        roles.push(from_manifest(approver::NAME));
+        // kubeadm's last act is to grant it what it needs.
+        let needs = vec!["kubeadm".to_owned()];
+        roles.push(RolePlan { needs, ..from_manifest(approver::NAME) });
     }
     HostPlan {
         name: "control".into(),

@@ -114,10 +114,14 @@ async fn work(config: config::Config, stop: CancellationToken) -> anyhow::Result
     tokio::spawn(credentials::keep_serving(mine, asking, me.address, cert.clone(), condition.clone()));
     tokio::spawn(node::report(me.clone(), node));
     tokio::spawn(pods::rotate_logs(Arc::clone(&config), runtime.clone()));
+    let asked = cert.clone();
     let door =
         server::Kubelet::new(config, Arc::clone(&me.machine), pods.clone(), runtime.clone(), condition);
     server::serve(door, client, cert, stop).await?;
-    crate::sys::inherit::ready();
+    tokio::spawn(async move {
+        credentials::issued(&asked).await;
+        crate::sys::inherit::ready();
+    });
     pods::run(me, runtime, pods).await?;
     Ok(())
 }

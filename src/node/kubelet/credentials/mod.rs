@@ -21,4 +21,4 @@ pub use bootstrap::client;
 pub use condition::Condition;
 pub use reload::on_change;
 pub use rotation::rotate_client;
-pub use serving::{keep_serving, serving};
+pub use serving::{issued, keep_serving, serving};

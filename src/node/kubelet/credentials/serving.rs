@@ -27,6 +27,8 @@ use crate::pki::{self, Facts};
 
 /// After a refusal, this long until the next attempt.
 const AGAIN: Duration = Duration::from_secs(10);
+/// An approver that is there answers within this.
+const SOON: Duration = Duration::from_secs(3);
 /// How often an expired certificate is looked for.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -43,6 +45,17 @@ pub fn serving(config: &Config) -> Result<ServingCert, KubeletError> {
             }
         }
     }
+}
+
+/// Returns when there is a certificate to serve with. Whoever starts a node wants its logs and exec to work;
+/// where nobody approves, that is not waited for.
+pub async fn issued(cert: &ServingCert) {
+    let _ = tokio::time::timeout(SOON, async {
+        while cert.is_pending() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }
 
 /// `kubelet.crt` and `kubelet.key`, made once and kept, as upstream also past their end.

@@ -12,16 +12,21 @@
 //! Left out: checkpoints, which the runtime cannot make, and profiles of a language this is not written in.
 
 mod access;
+mod attach;
 mod call;
 mod checkpoint;
 mod debug;
+mod exec;
 mod health;
 mod log_query;
 mod logs;
 mod metrics;
 mod pods;
+mod port_forward;
 mod routes;
+mod run;
 mod stats;
+mod streaming;
 mod system_logs;
 mod tail;
 mod zpages;
@@ -66,6 +71,7 @@ pub struct Parts {
     pub credentials: Condition,
     pub started: Timestamp,
     requests: metrics::Requests,
+    streaming: streaming::Counts,
     sampler: stats::Sampler,
     verdicts: health::Verdicts,
 }
@@ -94,6 +100,7 @@ impl Kubelet {
             credentials,
             started: Timestamp::now(),
             requests: metrics::Requests::default(),
+            streaming: streaming::Counts::default(),
             sampler: stats::Sampler::default(),
             verdicts: health::Verdicts::default(),
         }))
@@ -243,7 +250,10 @@ async fn handle(port: &Port, service: Service, call: Call, body: Body, below: &[
         Service::Configz => zpages::configz(me),
         Service::Flagz => zpages::flagz(me),
         Service::Statusz => zpages::statusz(me, &port.mux),
-        Service::Run | Service::Exec | Service::Attach | Service::PortForward => routes::not_found(),
+        Service::Run => run::run(me, &call, below).await,
+        Service::Exec => exec::exec(me, call, below).await,
+        Service::Attach => attach::attach(me, call, below).await,
+        Service::PortForward => port_forward::port_forward(me, call, below).await,
         Service::Off(why) => call::http_error(StatusCode::METHOD_NOT_ALLOWED, why),
     }
 }

@@ -55,6 +55,15 @@ fn kubelet(me: &Kubelet) -> Page {
     page.family("kubelet_node_name", "gauge", help);
     page.sample("kubelet_node_name", &[("node", &me.config.node_name)], 1);
     running(me, &mut page);
+    let name = "kubelet_websocket_streaming_requests_total";
+    page.family(
+        name,
+        "counter",
+        "[ALPHA] Total number of requests for exec/attach/portforward over WebSockets",
+    );
+    for (kind, count) in me.streaming.counts() {
+        page.sample(name, &[("subresource", kind)], count);
+    }
     let version = super::VERSION;
     let mut numbers = version.trim_start_matches('v').split('.');
     let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
