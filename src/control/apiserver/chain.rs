@@ -86,7 +86,8 @@ async fn admitted(api: Arc<Api>, request: Request<Incoming>, id: &str) -> Respon
     let outcome = handled(&mut call, inward, &mut trail).await;
     let failure = outcome.as_ref().err().cloned();
     let mut response = match outcome {
-        Ok(response) if pretty => respond::pretty(response).await,
+        // What is passed on is passed on as it is.
+        Ok(response) if pretty && !proxy::takes(&call.info) => respond::pretty(response).await,
         Ok(response) => response,
         Err(status) => respond::failure(&status),
     };

@@ -7,7 +7,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
@@ -38,8 +38,9 @@ pub async fn ask<S>(stream: S, request: Request<Body>) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| said(&error))?;
+    // Go writes names that way, and what crosses the wire is looked at.
+    let handshake = Builder::new().title_case_headers(true).handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.map_err(|error| said(&error))?;
     let connection = Connection(tokio::spawn(connection.with_upgrades()).abort_handle());
     let response = sender.send_request(request).await.map_err(|error| said(&error))?;
     Ok(Answer { response, sender, connection })
