@@ -2,7 +2,7 @@
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 /// Go's `InsecureSkipVerify`: encrypted, but to whom is anybody's guess.
@@ -14,6 +14,17 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 /// prefix of the proxy subresource. The safe sibling is [`super::Verify::Bundle`].
 #[derive(Debug)]
 pub(super) struct AcceptAnyServer(pub(super) WebPkiSupportedAlgorithms);
+
+/// Go reads certificates that webpki does not, those of version 1 among them. Where nobody is asked who they
+/// are, one that cannot be read is as good as any; a signature that is wrong stays wrong.
+fn any_version(outcome: Result<HandshakeSignatureValid, Error>) -> Result<HandshakeSignatureValid, Error> {
+    match outcome {
+        Err(Error::InvalidCertificate(error)) if error != CertificateError::BadSignature => {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        outcome => outcome,
+    }
+}
 
 impl ServerCertVerifier for AcceptAnyServer {
     fn verify_server_cert(
@@ -33,7 +44,7 @@ impl ServerCertVerifier for AcceptAnyServer {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, signature, &self.0)
+        any_version(rustls::crypto::verify_tls12_signature(message, cert, signature, &self.0))
     }
 
     fn verify_tls13_signature(
@@ -42,7 +53,7 @@ impl ServerCertVerifier for AcceptAnyServer {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signature, &self.0)
+        any_version(rustls::crypto::verify_tls13_signature(message, cert, signature, &self.0))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

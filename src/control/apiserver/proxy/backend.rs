@@ -1,7 +1,10 @@
 //! One request on a connection of its own to whoever it is passed on to.
 
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -15,11 +18,45 @@ use tokio::task::AbortHandle;
 use crate::net::go_text;
 
 /// Holds a connection to a backend: dropped, the connection is closed and its task gone.
-pub struct Connection(AbortHandle);
+pub struct Connection {
+    task: AbortHandle,
+    cut: Arc<AtomicBool>,
+}
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+    }
+}
+
+/// Says that a connection's task was dropped before the connection had ended, as all are when this server
+/// stops: what came of a body until then is not all of it.
+struct Unfinished(Option<Arc<AtomicBool>>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(cut) = &self.0 {
+            cut.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Connection {
+    fn spawn<F: Future + Send + 'static>(connection: F) -> Self {
+        let cut = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&cut);
+        let task = tokio::spawn(async move {
+            let mut connection = Box::pin(connection);
+            // Dropped before the connection is, whose body then seems to have ended.
+            let mut unfinished = Unfinished(Some(seen));
+            let _ = connection.as_mut().await;
+            unfinished.0 = None;
+        });
+        Self { task: task.abort_handle(), cut }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
     }
 }
 
@@ -41,7 +78,7 @@ where
     // Go writes names that way, and what crosses the wire is looked at.
     let handshake = Builder::new().title_case_headers(true).handshake(TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(|error| said(&error))?;
-    let connection = Connection(tokio::spawn(connection.with_upgrades()).abort_handle());
+    let connection = Connection::spawn(connection.with_upgrades());
     let response = sender.send_request(request).await.map_err(|error| said(&error))?;
     Ok(Answer { response, sender, connection })
 }
@@ -57,24 +94,28 @@ fn said(error: &hyper::Error) -> String {
 /// A body together with the connection it comes by: when the reader goes, so does the backend's end.
 pub struct Streamed {
     body: Incoming,
-    _connection: Connection,
+    connection: Connection,
 }
 
 impl Streamed {
     pub fn new(body: Incoming, connection: Connection) -> Self {
-        Self { body, _connection: connection }
+        Self { body, connection }
     }
 }
 
 impl hyper::body::Body for Streamed {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(frame) => Poll::Ready(Some(frame.map_err(io::Error::other))),
+            None if self.connection.is_cut() => Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
