@@ -38,7 +38,6 @@ const ROLES: &[(&str, Role)] = &[
 ];
 
 fn main() -> ExitCode {
-    sys::process::default_sigpipe();
     let mut argv = std::env::args();
     let name = argv.next().unwrap_or_default();
     let name = name.rsplit('/').next().unwrap_or_default();
@@ -47,7 +46,11 @@ fn main() -> ExitCode {
             logging::to_stderr(role);
             run(argv.collect())
         }
-        None => cli::run(),
+        None => {
+            // A role hears of a peer that went away as a failed write; the command line ends quietly.
+            sys::process::default_sigpipe();
+            cli::run()
+        }
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

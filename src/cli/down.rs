@@ -72,13 +72,14 @@ fn say(
         None
     });
     if output.json() {
+        let context = context.filter(|context| !context.is_empty());
         super::print_json(&json!({"result": result, "lab": lab.name, "context": context}))?;
         return Ok(Answer::Done);
     }
     eprintln!("Lab {} {what}", lab.name);
     match context.as_deref() {
         None => {}
-        Some("") => eprintln!("kubectl has no current context now, as before"),
+        Some("") => eprintln!("kubectl has no current context now"),
         Some(previous) => eprintln!("Set kubectl context back to \"{previous}\""),
     }
     Ok(Answer::Done)

@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use super::{Answer, Outcome, Trouble};
+use crate::lab::plan::Plan;
 use crate::lab::protocol::{self, Control, Reply};
 use crate::lab::state::LabDir;
 use crate::sys::{process, terminal};
@@ -47,6 +48,12 @@ fn run(lab: &LabDir, host: String, argv: Vec<String>) -> Outcome {
     if !lab.is_running() {
         return Err(Trouble::not_running(lab));
     }
+    let plan: Plan = serde_json::from_slice(&std::fs::read(lab.plan_file())?)?;
+    if !plan.hosts.iter().any(|known| known.name == host) {
+        let hosts: Vec<&str> = plan.hosts.iter().map(|host| host.name.as_str()).collect();
+        let remedy = format!("one of {}", hosts.join(", "));
+        return Err(Trouble::new(Answer::Usage, format_args!("there is no host {host}"), remedy));
+    }
     let control = Control::connect(lab)?;
     let on_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     let env = std::env::var("TERM").map(|term| ("TERM".to_owned(), term)).into_iter().collect();
@@ -68,9 +75,15 @@ fn ended(control: &Control) -> Outcome {
         match control.next()? {
             (Reply::Exited { code }, _) => return Ok(Answer::Of(u8::try_from(code).unwrap_or(1))),
             (Reply::Failed { error }, _) => return Err(anyhow::anyhow!(error).into()),
+            (Reply::NotStarted { error }, _) => return Err(not_started(error)),
             _ => {}
         }
     }
+}
+
+/// As a shell answers for a command it cannot start.
+fn not_started(error: String) -> Trouble {
+    Trouble { error: anyhow::anyhow!(error), answer: Answer::Of(127), remedy: None }
 }
 
 fn on_a_terminal(control: &Control, exec: protocol::Exec) -> Outcome {
@@ -78,6 +91,7 @@ fn on_a_terminal(control: &Control, exec: protocol::Exec) -> Outcome {
     let far = match control.next()? {
         (Reply::Started { .. }, mut fds) if !fds.is_empty() => fds.remove(0),
         (Reply::Failed { error }, _) => return Err(anyhow::anyhow!(error).into()),
+        (Reply::NotStarted { error }, _) => return Err(not_started(error)),
         _ => return Err(anyhow::anyhow!("the lab gave no terminal").into()),
     };
     let windows = process::signals(&[Signal::SIGWINCH])?;

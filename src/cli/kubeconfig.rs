@@ -111,8 +111,7 @@ pub fn give_back(lab: &LabDir) -> anyhow::Result<Option<String>> {
     let given = files.give_back(&merged.context, merged.previous.as_deref())?;
     // Where the environment names other files by now, the file that was changed still counts.
     let there = UserFiles::find(&lab.owner, Some(&merged.file))?;
-    let given = there.give_back(&merged.context, merged.previous.as_deref())? || given;
-    Ok(given.then(|| merged.previous.unwrap_or_default()))
+    Ok(there.give_back(&merged.context, merged.previous.as_deref())?.or(given))
 }
 
 /// Takes the lab's context out of the user's kubeconfig.

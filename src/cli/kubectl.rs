@@ -22,8 +22,15 @@ impl Kubectl {
         &self.arguments
     }
 
+    /// Help and what kubectl does on its own.
+    fn needs_no_lab(&self) -> bool {
+        let alone = ["help", "completion", "config", "options", "plugin", "kustomize"];
+        self.arguments.first().is_none_or(|word| alone.contains(&word.as_str()))
+            || self.arguments.iter().any(|word| ["-h", "--help", "--client"].contains(&word.as_str()))
+    }
+
     pub fn run(self, lab: &LabDir) -> Outcome {
-        if !lab.exists() {
+        if !lab.is_running() && !self.needs_no_lab() {
             return Err(Trouble::not_running(lab));
         }
         let error = Command::new("kubectl").args(self.arguments).env("KUBECONFIG", lab.kubeconfig()).exec();

@@ -23,7 +23,7 @@ mod version;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::lab::state::LabDir;
 
@@ -31,12 +31,12 @@ use crate::lab::state::LabDir;
 ///
 /// A control plane and nodes in namespaces of their own, joined by a network nobody should trust.
 #[derive(Parser)]
-#[command(name = "minilab", version = version::LINE, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "minilab", version = version::LINE, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     which: Which,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 /// Which lab a command is about.
@@ -181,7 +181,11 @@ impl Trouble {
             true => ("is not running", "start it with"),
             false => ("does not exist", "make it with"),
         };
-        let remedy = format!("{remedy} `{} up`", up::myself(lab));
+        let mut remedy = format!("{remedy} `{} up`", up::myself(lab));
+        let others = lab.others();
+        if !lab.exists() && !others.is_empty() {
+            remedy += &format!(", or take one that is there with --lab: {}", others.join(", "));
+        }
         Self::new(Answer::NotRunning, format_args!("lab {} {what}", lab.name), remedy)
     }
 
@@ -205,7 +209,12 @@ pub fn run() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)));
         }
     };
-    let outcome = match cli.command {
+    let Some(command) = cli.command else {
+        // Clap's own way counts a variable of the environment as an argument.
+        eprint!("{}", Cli::command().render_help());
+        return Ok(Answer::Usage.into());
+    };
+    let outcome = match command {
         // What needs no lab must not fail for want of a home.
         Command::Version(version) => version.run(),
         Command::Completion(completion) => completion.run(),
@@ -282,7 +291,7 @@ mod tests {
     #[test]
     fn kubectls_arguments_are_passed_on_as_they_are() {
         let cli = Cli::try_parse_from(["minilab", "--lab", "x", "kubectl", "get", "-o", "json", "--help"]);
-        let Ok(Cli { command: Command::OfLab(LabCommand::Kubectl(kubectl)), which }) = cli else {
+        let Ok(Cli { command: Some(Command::OfLab(LabCommand::Kubectl(kubectl))), which }) = cli else {
             panic!("it is kubectl")
         };
         assert_eq!(

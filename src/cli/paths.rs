@@ -40,6 +40,9 @@ struct SettingRow {
 
 impl Paths {
     pub fn run(self, lab: &LabDir) -> Outcome {
+        if !lab.exists() && !self.real {
+            eprintln!("lab {} does not exist; this is what kubeadm ships, which `up` starts from", lab.name);
+        }
         let settings = match lab.exists() && !self.real {
             true => super::up::read_spec(lab)?.modes(),
             false => Settings::of(Profile::Default),

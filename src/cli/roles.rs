@@ -40,19 +40,25 @@ pub struct Start {
 
 impl Restart {
     pub fn run(self, lab: &LabDir) -> Outcome {
-        self.which.ask(lab, "restarted", |role, host| Request::Restart { role, host })
+        self.which.ask(lab, "restarted", |_| None, |role, host| Request::Restart { role, host })
     }
 }
 
 impl Stop {
     pub fn run(self, lab: &LabDir) -> Outcome {
-        self.which.ask(lab, "stopped", |role, host| Request::Stop { role, host })
+        let idle = |state: &str| match state {
+            "stopped" => Some("was not running"),
+            "finished" => Some("had already done its work"),
+            _ => None,
+        };
+        self.which.ask(lab, "stopped", idle, |role, host| Request::Stop { role, host })
     }
 }
 
 impl Start {
     pub fn run(self, lab: &LabDir) -> Outcome {
-        self.which.ask(lab, "started", |role, host| Request::Start { role, host })
+        let idle = |state: &str| (state == "ready").then_some("already runs");
+        self.which.ask(lab, "started", idle, |role, host| Request::Start { role, host })
     }
 }
 
@@ -79,23 +85,45 @@ fn parse(word: &str) -> (String, Option<String>) {
 }
 
 impl Which {
-    fn ask(&self, lab: &LabDir, done: &str, request: fn(String, Option<String>) -> Request) -> Outcome {
+    /// `idle` says of a role's state why there is nothing to do; when that is so of all, nothing is done.
+    fn ask(
+        &self,
+        lab: &LabDir,
+        done: &str,
+        idle: fn(&str) -> Option<&'static str>,
+        request: fn(String, Option<String>) -> Request,
+    ) -> Outcome {
         if !lab.is_running() {
             return Err(Trouble::not_running(lab));
         }
         let (role, host) = parse(&self.role);
         named(lab, &self.role)?;
+        if let Reply::Status(status) = Control::connect(lab)?.ask(&Request::Status)? {
+            let mut meant = status
+                .roles
+                .iter()
+                .filter(|is| is.name == role && host.as_ref().is_none_or(|at| *at == is.host));
+            let first = meant.next().and_then(|is| idle(&is.state));
+            if let Some(why) = first.filter(|_| meant.all(|is| idle(&is.state).is_some())) {
+                return self.say(why, &json!({"result": "unchanged", "role": self.role}));
+            }
+        }
         let began = Instant::now();
         match Control::connect(lab)?.ask(&request(role, host))? {
             Reply::Failed { error } => Err(anyhow::anyhow!(error).into()),
             _ => {
                 let took = began.elapsed().as_secs_f64() * 1000.0;
-                match self.output.json() {
-                    true => super::print_json(&json!({"result": done, "role": self.role, "tookMs": took}))?,
-                    false => eprintln!("{} {done} ({took:.1} ms)", self.role),
-                }
-                Ok(Answer::Done)
+                let said = format!("{done} ({took:.1} ms)");
+                self.say(&said, &json!({"result": done, "role": self.role, "tookMs": took}))
             }
         }
+    }
+
+    fn say(&self, text: &str, answer: &serde_json::Value) -> Outcome {
+        match self.output.json() {
+            true => super::print_json(answer)?,
+            false => eprintln!("{} {text}", self.role),
+        }
+        Ok(Answer::Done)
     }
 }

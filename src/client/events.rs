@@ -3,6 +3,7 @@
 //! Left out: the aggregation of similar messages and the spam filter.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
@@ -21,6 +22,8 @@ const QUEUE: usize = 1000;
 const REMEMBERED: usize = 4096;
 /// After this long a repeat is a new event; the API server's events live an hour.
 const FORGET_AFTER_SECONDS: i64 = 600;
+/// How long after a role's start a refusal may be the cluster's own beginning.
+const NEW: Duration = Duration::from_secs(3);
 /// Tries to deliver one.
 const TRIES: usize = 12;
 
@@ -125,11 +128,18 @@ struct Sender {
 
 impl Sender {
     async fn run(mut self, mut waiting: mpsc::Receiver<Happening>) {
+        let started = Instant::now();
         while let Some(happening) = waiting.recv().await {
             let mut backoff = Backoff::new();
             for _ in 0..TRIES {
                 match self.deliver(&happening).await {
                     Ok(()) => break,
+                    // A cluster that has only just been made may lack the namespace or the role yet.
+                    Err(kube::Error::Api(status))
+                        if matches!(status.code, 403 | 404) && started.elapsed() < NEW =>
+                    {
+                        backoff.wait().await;
+                    }
                     // The server said no (a namespace that is going away, for one): saying it again will not help.
                     Err(kube::Error::Api(status)) => {
                         debug!(error = %status.message, "Server rejected event (will not retry!)");

@@ -123,7 +123,11 @@ fn listen(args: &Args) -> Result<TcpListener, Failure> {
             }
         }
         if args.port.is_none() || last.kind() != io::ErrorKind::AddrInUse || begun.elapsed() > PORT_PATIENCE {
-            let error = anyhow::Error::from(last).context(format!("listen on 127.0.0.1:{}", ports.start()));
+            let at = format!("127.0.0.1:{}", ports.start());
+            let error = match last.kind() {
+                io::ErrorKind::AddrInUse => anyhow::anyhow!("{at} is taken by another program or lab"),
+                _ => anyhow::Error::from(last).context(format!("listen on {at}")),
+            };
             let remedy = Some("free the port, or choose another one with --port".into());
             return Err(Failure { error, remedy });
         }

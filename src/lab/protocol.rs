@@ -31,8 +31,8 @@ pub enum Report {
     Listening { port: u16 },
     /// A step is done; the time is counted from the keeper's start.
     Step { what: String, micros: u64 },
-    /// A role says that it serves.
-    Ready { role: String, host: String, micros: u64 },
+    /// A role says that it serves, or has done its work; `micros` since its own start.
+    Ready { role: String, host: String, finished: bool, micros: u64 },
     /// A role ended before it served; it is started again.
     Ended { role: String, host: String, how: String, log: PathBuf },
     /// Every role serves.
@@ -97,6 +97,10 @@ pub enum Reply {
     Status(Status),
     Started {
         pid: i32,
+    },
+    /// The command of an [`Exec`] could not be.
+    NotStarted {
+        error: String,
     },
     /// As a shell gives it: 128 and the signal's number for a killed one.
     Exited {

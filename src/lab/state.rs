@@ -125,6 +125,20 @@ impl LabDir {
         self.state.join("lab.yaml").exists()
     }
 
+    /// The other labs beside this one.
+    pub fn others(&self) -> Vec<String> {
+        let beside = self.state.parent().and_then(|parent| std::fs::read_dir(parent).ok());
+        let mut names: Vec<String> = beside
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.path() != self.state && entry.path().join("lab.yaml").exists())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
     /// The user's kubeconfig for this lab.
     pub fn kubeconfig(&self) -> PathBuf {
         self.state.join("kubeconfig")

@@ -131,6 +131,8 @@ impl Spawn {
             }
         }
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+        // Rust programs ignore it, and what is ignored stays so across exec.
+        super::process::default_sigpipe();
         if self.session != Session::Same {
             nix::unistd::setsid()?;
         }

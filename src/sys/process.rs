@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid, setresgid, setresuid};
 
 /// Restores the default for SIGPIPE, which Rust's start-up ignores, so that `minilab x | head` ends quietly.
 pub fn default_sigpipe() {
-    // SAFETY: called first thing in main, before any thread; SIG_DFL installs no handler.
+    // SAFETY: SIG_DFL installs no handler.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
@@ -48,6 +48,17 @@ pub fn act_for(uid: u32, gid: u32) -> io::Result<()> {
     setresgid(Gid::from_raw(0), Gid::from_raw(gid), Gid::from_raw(0))?;
     setresuid(Uid::from_raw(0), Uid::from_raw(uid), Uid::from_raw(0))?;
     Ok(())
+}
+
+/// Refuses connections until [`listen_long`]: the socket keeps its address.
+pub fn stop_listening(listener: impl AsFd) -> io::Result<()> {
+    use nix::sys::socket::{Shutdown, shutdown};
+    use std::os::fd::AsRawFd;
+    match shutdown(listener.as_fd().as_raw_fd(), Shutdown::Read) {
+        // It was not listening.
+        Err(nix::Error::ENOTCONN) => Ok(()),
+        outcome => Ok(outcome?),
+    }
 }
 
 /// Lets many connections queue while nobody accepts: a role is being restarted.

@@ -215,12 +215,15 @@ fn cgroups() -> Finding {
     let writable = dir.is_some_and(|dir| {
         nix::unistd::access(&dir.join("cgroup.procs"), nix::unistd::AccessFlags::W_OK).is_ok()
     });
-    let remedy = "run under a systemd user session: systemd-run --user --scope -p Delegate=yes minilab up";
+    let whose = if nix::unistd::geteuid().is_root() { "" } else { " --user" };
+    let remedy = match Path::new("/run/systemd/system").exists() {
+        true => format!("systemd-run{whose} --scope -p Delegate=yes minilab up"),
+        false => "a machine with cgroup v2 and systemd; everything else works without".to_owned(),
+    };
+    let found = "not delegated: a container may use more than its limits say";
     match writable {
         true => finding("cgroups", Verdict::Good, "delegated", ""),
-        false => {
-            finding("cgroups", Verdict::Lacking, "not delegated: limits of pods are not enforced", remedy)
-        }
+        false => finding("cgroups", Verdict::Lacking, found, &remedy),
     }
 }
 

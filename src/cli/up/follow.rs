@@ -35,9 +35,10 @@ pub fn follow(launch: &Launch, spec: &mut Spec, wait: &Wait, progress: &mut Prog
                 spec.port = port;
             }
             Report::Step { what, micros } => progress.tell_done(&what, Duration::from_micros(micros)),
-            Report::Ready { role, host, micros } => {
+            Report::Ready { role, host, finished, micros } => {
                 serving |= role == "kube-apiserver";
-                progress.tell_done(&format!("{role}@{host} serves"), Duration::from_micros(micros));
+                let what = if finished { "is done" } else { "serves" };
+                progress.tell_done(&format!("{role}@{host} {what}"), Duration::from_micros(micros));
             }
             Report::Ended { role, host, how, log } => {
                 progress

@@ -87,11 +87,11 @@ impl Up {
         }
         progress.begin("Checking this machine");
         doctor::quick(lab)?;
-        progress.done("Checked this machine");
         let lock = lab.lock()?;
         if lab.is_running() {
             return self.already(lab, progress);
         }
+        progress.done("Checked this machine");
         let first = !lab.exists();
         if first {
             down::empty(lab)?;
@@ -199,6 +199,11 @@ impl Up {
     fn already(&self, lab: &LabDir, progress: &mut Progress) -> Outcome {
         let spec = read_spec(lab)?;
         self.same_lab(lab, &spec)?;
+        if let Some(port) = self.port.filter(|port| *port != spec.port) {
+            let what = format!("lab {} runs at port {}, not {port}", lab.name, spec.port);
+            let remedy = format!("`{0} down`, then `{0} up --port {port}`", myself(lab));
+            return Err(Trouble::new(Answer::Usage, what, remedy));
+        }
         progress.clear();
         let server = format!("https://127.0.0.1:{}", spec.port);
         progress.json(&json!({"result": "running", "lab": lab.name, "server": server}));
@@ -215,7 +220,8 @@ impl Up {
         let me = myself(lab);
         match missing {
             Ok(missing) if missing.is_empty() => {
-                progress.done(&format!("{} nodes are Ready", names.len()));
+                let nodes = if names.len() == 1 { "node is" } else { "nodes are" };
+                progress.done(&format!("{} {nodes} Ready", names.len()));
                 Ok(Answer::Done)
             }
             Ok(missing) => Err(Trouble::new(

@@ -179,7 +179,8 @@ impl Prepared {
         ];
         let mut serving = tokio::task::JoinSet::new();
         for (name, listener, server) in self.listeners {
-            tracing::info!(listener = name, address = ?listener.local_addr(), "Serving securely");
+            let address = listener.local_addr().map(|at| at.to_string()).unwrap_or_default();
+            tracing::info!(listener = name, address, "Serving securely");
             let api = api.clone();
             let service = tower::service_fn(move |request| {
                 let api = api.clone();

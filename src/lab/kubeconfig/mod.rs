@@ -114,7 +114,14 @@ impl Entry<'_> {
     fn put_into(&self, file: &mut Value) {
         put(file, "clusters", self.cluster, "cluster", self.cluster_body.clone());
         put(file, "users", self.user, "user", self.user_body.clone());
-        let context = json!({"cluster": self.cluster, "user": self.user});
+        let mut context = json!({"cluster": self.cluster, "user": self.user});
+        // The namespace is the user's own choice (`kubectl config set-context --current --namespace`).
+        let mut there = file["contexts"].as_array().into_iter().flatten();
+        if let Some(stanza) = there.find(|stanza| stanza["name"] == self.context)
+            && let Some(namespace) = stanza["context"]["namespace"].as_str()
+        {
+            context["namespace"] = json!(namespace);
+        }
         put(file, "contexts", self.context, "context", context);
     }
 }

@@ -78,20 +78,23 @@ impl UserFiles {
         })
     }
 
-    /// Gives the current context back when it is still ours; says whether it was.
-    pub fn give_back(&self, ours: &str, previous: Option<&str>) -> Result<bool, KubeconfigError> {
+    /// Gives the current context back when it is still ours; says what it is then, empty when the one
+    /// before is gone too.
+    pub fn give_back(&self, ours: &str, previous: Option<&str>) -> Result<Option<String>, KubeconfigError> {
         let previous = match previous {
             Some(context) if self.knows(context)? => context,
             _ => "",
         };
-        let mut given = false;
+        let mut given = None;
         for path in self.files.iter().filter(|path| path.exists()) {
             self.edit(path, |file| {
                 let is_ours = file["current-context"] == ours;
                 if is_ours {
                     file["current-context"] = json!(previous);
                 }
-                given |= is_ours;
+                if is_ours {
+                    given = Some(previous.to_owned());
+                }
                 is_ours
             })?;
         }
@@ -255,11 +258,24 @@ users: [{name: me, user: {exec: {command: login}}}]
         assert_eq!((target, previous.as_deref()), (path.clone(), Some("prod")));
         assert_eq!(read(&path).unwrap()["current-context"], "minilab-one");
         assert_eq!(files.merge(&entry()).unwrap().1, None, "merged twice, it is no predecessor of itself");
-        assert!(files.give_back("minilab-one", Some("prod")).unwrap());
+        assert_eq!(files.give_back("minilab-one", Some("prod")).unwrap().as_deref(), Some("prod"));
         assert!(files.remove("minilab-one").unwrap());
         let before: Value = serde_yaml_ng::from_str(PROD).unwrap();
         assert_eq!(read(&path).unwrap(), before);
         assert!(!temp.path().join("config.lock").exists());
+    }
+
+    #[test]
+    fn the_namespace_the_user_chose_stays_when_the_lab_comes_up_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("config");
+        let files = files(&[&path]);
+        files.merge(&entry()).unwrap();
+        let mut file = read(&path).unwrap();
+        file["contexts"][0]["context"]["namespace"] = json!("mine");
+        std::fs::write(&path, yaml(&file)).unwrap();
+        files.merge(&entry()).unwrap();
+        assert_eq!(read(&path).unwrap()["contexts"][0]["context"]["namespace"], "mine");
     }
 
     #[test]
@@ -270,7 +286,7 @@ users: [{name: me, user: {exec: {command: login}}}]
         let files = files(&[&path]);
         files.merge(&entry()).unwrap();
         files.switch("prod").unwrap();
-        assert!(!files.give_back("minilab-one", None).unwrap());
+        assert_eq!(files.give_back("minilab-one", None).unwrap(), None);
         assert_eq!(read(&path).unwrap()["current-context"], "prod");
     }
 
@@ -290,7 +306,7 @@ users: [{name: me, user: {exec: {command: login}}}]
         let path = temp.path().join("config");
         let files = files(&[&path]);
         files.merge(&entry()).unwrap();
-        assert!(files.give_back("minilab-one", Some("gone")).unwrap());
+        assert_eq!(files.give_back("minilab-one", Some("gone")).unwrap().as_deref(), Some(""));
         assert_eq!(read(&path).unwrap()["current-context"], "");
     }
 

@@ -25,6 +25,7 @@ use crate::lab::plan::Plan;
 use crate::lab::protocol::{Reply, Request};
 use crate::lab::state::LabDir;
 use crate::sys::packet::{PacketListener, PacketSocket};
+use crate::sys::process;
 use crate::sys::ready::Readable;
 
 /// How long `down` lets roles finish.
@@ -217,7 +218,7 @@ impl Supervisor {
                 }
                 None => {
                     if let Some((caller, _)) = self.sessions.remove(&id) {
-                        caller.answer(&refusal(error), None);
+                        caller.answer(&Reply::NotStarted { error }, None);
                     }
                 }
             },
@@ -327,6 +328,19 @@ impl Supervisor {
             }
             Some(Effect::Signal(signal)) => self.signal(at, signal),
             None => {}
+        }
+        if self.roles[at].life.state == State::Stopped {
+            self.refuse_callers(at);
+        }
+    }
+
+    /// Nobody is coming back for those who would queue: they are told at once, as on a real machine. Between
+    /// two runs of a role that is restarted they wait.
+    fn refuse_callers(&self, at: usize) {
+        for (name, fd) in &self.roles[at].listeners {
+            if let Err(error) = process::stop_listening(fd) {
+                tracing::warn!(%error, listener = name, "Cannot close a listener");
+            }
         }
     }
 

@@ -145,16 +145,18 @@ fn supervise(args: &Args, inherited: Inherited) -> anyhow::Result<()> {
     let plan: Plan =
         serde_json::from_slice(&text).with_context(|| format!("read {}", lab.plan_file().display()))?;
     let launch = PacketSocket::from(inherited.launch);
-    let step = |what: &str| {
-        let micros = begun.elapsed().as_micros() as u64;
+    let mut last = begun;
+    let mut step = |what: &str| {
+        let micros = last.elapsed().as_micros() as u64;
+        last = Instant::now();
         protocol::send(&launch, &Report::Step { what: what.into(), micros })
     };
     let mut hosts = Hosts::new(lab.clone(), run.clone(), &plan)?;
     let names: Vec<_> = plan.hosts.iter().map(|host| host.name.as_str()).collect();
     names.iter().try_for_each(|name| hosts.start(name))?;
-    step("hosts")?;
+    step("Made the hosts")?;
     hosts.connect(&names)?;
-    step("network")?;
+    step("Connected them")?;
     let listener = crate::sys::packet::PacketListener::bind(&run, protocol::CONTROL)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let supervisor = Supervisor::new(lab, hosts, &plan, inherited.listener, launch, begun)?;

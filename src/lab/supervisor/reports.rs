@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::events::Supervisor;
 use super::role::State;
+use super::start::Role;
 use crate::lab::protocol::{self, Report};
 
 /// A lab whose role ends this often before it ever served will not come up.
@@ -25,9 +26,10 @@ impl Supervisor {
     }
 
     pub(super) fn report_ready(&mut self, at: usize) {
-        let plan = &self.roles[at].plan;
+        let Role { plan, launched, .. } = &self.roles[at];
+        let micros = launched.elapsed().as_micros() as u64;
         let (role, host) = (plan.name.clone(), plan.host.clone());
-        self.report(&Report::Ready { role, host, micros: self.micros() });
+        self.report(&Report::Ready { role, host, finished: plan.one_shot, micros });
     }
 
     pub(super) fn report_ended(&mut self, at: usize, how: &str) {

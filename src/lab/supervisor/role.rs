@@ -190,6 +190,8 @@ impl Life {
 
     fn rest(&mut self) -> Option<Effect> {
         self.state = State::Stopped;
+        // Started again, it is no restart that somebody should wonder about.
+        self.started = false;
         None
     }
 

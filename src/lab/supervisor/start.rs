@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context;
 use nix::fcntl::OFlag;
@@ -20,6 +21,7 @@ use crate::lab::files::Tree;
 use crate::lab::order::{Order, Run};
 use crate::lab::plan::{ListenAt, RolePlan};
 use crate::sys::inherit::FIRST_LISTENER;
+use crate::sys::process;
 
 /// A role and its present run.
 pub struct Role {
@@ -29,6 +31,7 @@ pub struct Role {
     pub(super) id: u64,
     pub(super) pid: Option<i32>,
     pub(super) argv: Vec<String>,
+    pub(super) launched: Instant,
     /// What its manifest said when it was last looked at.
     pub(super) manifest: Option<Vec<u8>>,
     /// Kept across its restarts.
@@ -38,7 +41,16 @@ pub struct Role {
 impl Role {
     pub fn new(plan: RolePlan) -> Role {
         let life = Life::new(plan.one_shot);
-        Role { plan, life, id: 0, pid: None, argv: Vec::new(), manifest: None, listeners: Vec::new() }
+        Role {
+            plan,
+            life,
+            id: 0,
+            pid: None,
+            argv: Vec::new(),
+            launched: Instant::now(),
+            manifest: None,
+            listeners: Vec::new(),
+        }
     }
 }
 
@@ -48,6 +60,7 @@ impl Supervisor {
         let id = self.next_id;
         self.next_id += 1;
         self.roles[at].id = id;
+        self.roles[at].launched = Instant::now();
         self.make_listeners(at)?;
         let role = &self.roles[at];
         let (name, host) = (role.plan.name.clone(), role.plan.host.clone());
@@ -62,6 +75,8 @@ impl Supervisor {
         let null = File::open("/dev/null")?;
         let mut places = Places::new([null.into(), log.try_clone()?.into(), log.into()]);
         for (listener, fd) in &role.listeners {
+            // A stop had closed it.
+            process::listen_long(fd)?;
             places.listener(listener, fd.try_clone()?);
         }
         let (said, say) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeStatus, ObjectReference};
+use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeCondition, NodeStatus, ObjectReference};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
@@ -155,7 +155,9 @@ impl Reporter {
         let known = sender.borrow().status.clone();
         let status = status(&facts, known.as_ref().or(self.sent.as_ref()));
         let due = now.as_second() - self.sent_at.as_second() >= SEND_SECONDS;
-        if !due && self.sent.as_ref().is_some_and(|sent| same(sent, &status)) {
+        // Somebody who missed us may have written `Unknown` over what we said.
+        let turned = turned(known.as_ref(), &status);
+        if !due && turned.is_empty() && self.sent.as_ref().is_some_and(|sent| same(sent, &status)) {
             return true;
         }
         let change = Patch::Strategic(json!({ "status": status }));
@@ -164,6 +166,7 @@ impl Reporter {
                 // The watch may already have brought something newer; only the first answer counts for it.
                 sender.send_replace(node);
                 (self.sent, self.sent_at) = (Some(status), now);
+                self.said.retain(|reason| !turned.contains(reason));
                 self.tell(me, ready);
                 true
             }
@@ -174,7 +177,7 @@ impl Reporter {
         }
     }
 
-    /// The events of a start, each once.
+    /// The events of a start, each once, and again when the node was given up meanwhile.
     fn tell(&mut self, me: &Registered, ready: bool) {
         let name = &me.config.node_name;
         let states = ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID"];
@@ -190,6 +193,23 @@ impl Reporter {
             me.events.event(&reference(&me.config.node_name), Kind::Normal, reason, message);
         }
     }
+}
+
+/// The reasons of the conditions that the API server holds with another status than they have.
+fn turned(known: Option<&NodeStatus>, now: &NodeStatus) -> Vec<&'static str> {
+    let list = |status: &NodeStatus| status.conditions.clone().unwrap_or_default();
+    let known = known.map(list).unwrap_or_default();
+    let differs = |condition: &NodeCondition| {
+        known.iter().any(|held| held.type_ == condition.type_ && held.status != condition.status)
+    };
+    let reason = |condition: NodeCondition| match condition.type_.as_str() {
+        "Ready" => "NodeReady",
+        "MemoryPressure" => "NodeHasSufficientMemory",
+        "DiskPressure" => "NodeHasNoDiskPressure",
+        "PIDPressure" => "NodeHasSufficientPID",
+        _ => "",
+    };
+    list(now).into_iter().filter(differs).map(reason).collect()
 }
 
 /// A node in an event: upstream's kubelet puts the name where the uid belongs, and kubectl looks for that.
