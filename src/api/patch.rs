@@ -13,6 +13,9 @@ mod lists;
 /// Upstream's limit for the operations of one JSON patch.
 const MOST_OPERATIONS: usize = 10_000;
 
+/// Upstream's limit for what the copies of one JSON patch add: as much as a body may have.
+const MOST_COPIED: usize = 3 * 1024 * 1024;
+
 /// `application/json-patch+json`.
 pub fn json(mut object: Value, patch: &[u8]) -> Result<Value> {
     let operations: Vec<Value> = decode(patch)?;
@@ -26,9 +29,30 @@ pub fn json(mut object: Value, patch: &[u8]) -> Result<Value> {
             ),
         ));
     }
-    let operations: json_patch::Patch = decode(patch)?;
-    json_patch::patch(&mut object, &operations).map_err(|_| unprocessable())?;
+    let json_patch::Patch(operations) = decode(patch)?;
+    // Each copy can double the object: what they add together is bounded, as upstream bounds it.
+    let mut copied = 0;
+    for operation in &operations {
+        if let json_patch::PatchOperation::Copy(copy) = operation {
+            copied += object.pointer(copy.from.as_str()).map_or(0, size);
+            if copied > MOST_COPIED {
+                return Err(unprocessable());
+            }
+        }
+        let one = std::slice::from_ref(operation);
+        json_patch::patch(&mut object, one).map_err(|_| unprocessable())?;
+    }
     Ok(object)
+}
+
+/// About how long a value is as JSON.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 2,
+        Value::Array(list) => list.iter().map(|value| size(value) + 1).sum::<usize>() + 2,
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + size(value) + 4).sum::<usize>() + 2,
+        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+    }
 }
 
 /// `application/merge-patch+json` (RFC 7386).

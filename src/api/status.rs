@@ -12,6 +12,8 @@ pub struct Status {
     pub reason: &'static str,
     pub message: String,
     pub details: Option<Value>,
+    /// Where a list whose token has expired may go on, inconsistently.
+    pub next: Option<String>,
 }
 
 /// A failed API operation carries the answer to send.
@@ -24,7 +26,7 @@ pub fn qualified(group: &str, resource: &str) -> String {
 
 impl Status {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, next: None }
     }
 
     pub fn with_details(mut self, details: Value) -> Self {
@@ -136,6 +138,9 @@ impl Status {
         }
         if let Some(details) = &self.details {
             body["details"] = details.clone();
+        }
+        if let Some(next) = &self.next {
+            body["metadata"]["continue"] = json!(next);
         }
         body
     }

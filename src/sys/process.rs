@@ -16,12 +16,6 @@ pub fn default_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// A reader that went away becomes an error of the write, as Rust programs start out with.
-pub fn ignore_sigpipe() {
-    // SAFETY: SIG_IGN installs no handler.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-}
-
 /// What `ps` shows as the command's name: at most 15 bytes.
 pub fn set_name(name: &CStr) {
     // Fails only for a bad pointer.

@@ -66,7 +66,21 @@ pub struct Up {
 pub fn read_spec(lab: &LabDir) -> anyhow::Result<Spec> {
     let path = lab.state.join("lab.yaml");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    Ok(Spec::from_yaml(&text)?)
+    Spec::from_yaml(&text)
+        .with_context(|| format!("{} is damaged; mend it, or `{} delete`", path.display(), myself(lab)))
+}
+
+const STOPPED: &str = "the lab was stopped by another command while it started";
+
+/// Resolves when the lab runs no more.
+async fn ended(lab: &LabDir) {
+    while lab.is_running() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn stopped(lab: &LabDir) -> Trouble {
+    Trouble::new(Answer::NotRunning, STOPPED, format!("`{} up` starts it again", myself(lab)))
 }
 
 impl Up {
@@ -120,7 +134,9 @@ impl Up {
         };
         drop(lock);
         let ready = if self.no_wait { Ok(Answer::Done) } else { self.wait(lab, &plan, wait.until, progress) };
-        self.say_goodbye(lab, &spec, merged, progress);
+        if lab.is_running() {
+            self.say_goodbye(lab, &spec, merged, progress);
+        }
         ready
     }
 
@@ -150,7 +166,7 @@ impl Up {
         follow(&launch, &mut spec, wait, progress)?;
         kubeconfig::write_own(lab, spec.port, &material)?;
         lab.write(&lab.state.join("lab.yaml"), 0o600, spec.to_yaml().as_bytes())?;
-        launch.commit()?;
+        launch.commit().map_err(|error| if lab.is_running() { error.into() } else { stopped(lab) })?;
         Ok((spec, plan, material))
     }
 
@@ -216,7 +232,16 @@ impl Up {
         let names = status::node_names(plan);
         // However little time is left, an answer that is there already counts.
         let limit = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
-        let missing = super::runtime()?.block_on(status::wait_for_nodes(&lab.kubeconfig(), &names, limit));
+        let kubeconfig = lab.kubeconfig();
+        let missing = super::runtime()?.block_on(async {
+            tokio::select! {
+                missing = status::wait_for_nodes(&kubeconfig, &names, limit) => missing,
+                () = ended(lab) => Err(anyhow::anyhow!(STOPPED)),
+            }
+        });
+        if !lab.is_running() {
+            return Err(stopped(lab));
+        }
         let me = myself(lab);
         match missing {
             Ok(missing) if missing.is_empty() => {

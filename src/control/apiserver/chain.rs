@@ -4,6 +4,7 @@
 //! handlers of writes, when the object is known.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -202,9 +203,15 @@ async fn read_body(incoming: Incoming) -> Result<Bytes> {
     if hyper::body::Body::is_end_stream(&incoming) {
         return Ok(Bytes::new());
     }
-    match Limited::new(incoming, body::LIMIT).collect().await {
+    let mut incoming = incoming;
+    match Limited::new(&mut incoming, body::LIMIT).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(body::too_large()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            // A client reads no answer while it still sends; one that sends much more is cut off.
+            let rest = Limited::new(incoming, 8 * body::LIMIT).collect();
+            let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
+            Err(body::too_large())
+        }
         Err(_) => Err(Status::bad_request("unexpected EOF")),
     }
 }

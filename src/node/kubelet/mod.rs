@@ -66,7 +66,6 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
         }
     };
     // A process that is gone must not take the kubelet along that writes to it.
-    crate::sys::process::ignore_sigpipe();
     let hostname = nix::unistd::gethostname()?;
     let config = config::Config::read(flags, &hostname.to_string_lossy())?;
     for flag in ignored {

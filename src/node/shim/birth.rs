@@ -12,7 +12,6 @@ use super::daemon::Shim;
 use super::protocol::{self, Birth, Directories};
 use super::spec::SandboxSpec;
 use crate::sys::container::{self, Side};
-use crate::sys::process;
 
 /// The role: `containerd-shim -namespace minilab -id ID`, with the sandbox's specification on standard input.
 ///
@@ -30,7 +29,6 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
     if let Side::Parent(_) = container::fork(CloneFlags::empty())? {
         container::leave(0);
     }
-    process::ignore_sigpipe();
     nix::unistd::chdir("/")?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     // Everything forked from here on must not hold the kubelet's streams open.

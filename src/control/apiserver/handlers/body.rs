@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::options::FieldValidation;
 use crate::api::status::{Result, Status};
+use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
 use crate::control::apiserver::wire;
 
@@ -28,8 +29,14 @@ pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Value> {
     match kind.split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => json(body),
         wire::MEDIA => wire::decode(body).map_err(|error| Status::bad_request(error.to_string())),
-        "application/yaml" | "text/yaml" => serde_yaml_ng::from_slice(body)
-            .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: yaml: {error}"))),
+        "application/yaml" | "text/yaml" => {
+            let refused = |why: String| Status::bad_request(format!("error converting YAML to JSON: yaml: {why}"));
+            // The parser's time grows with the square of the nesting.
+            if nests_deeply(body) {
+                return Err(refused("exceeded max depth of 1000".into()));
+            }
+            serde_yaml_ng::from_slice(body).map_err(|error| refused(error.to_string()))
+        }
         other => Err(Status::new(
             415,
             "UnsupportedMediaType",
@@ -38,6 +45,22 @@ pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Value> {
             ),
         )),
     }
+}
+
+/// Whether flow collections, or block ones begun on one line (`- - - a`), lie deeper than anybody writes.
+fn nests_deeply(yaml: &[u8]) -> bool {
+    const DEEPEST: usize = 1000;
+    let (mut open, mut begun) = (0usize, 0usize);
+    yaml.windows(2).any(|pair| {
+        match pair[0] {
+            b'{' | b'[' => open += 1,
+            b'}' | b']' => open = open.saturating_sub(1),
+            b'\n' => begun = 0,
+            b'-' | b'?' | b':' if matches!(pair[1], b' ' | b'\t') => begun += 1,
+            _ => {}
+        }
+        open > DEEPEST || begun > DEEPEST
+    })
 }
 
 fn json(body: &Bytes) -> Result<Value> {
@@ -96,6 +119,28 @@ fn name_kind(row: &Resource, object: &mut Value) -> Result<()> {
     fields.insert("kind".into(), row.kind.into());
     fields.insert("apiVersion".into(), want.into());
     Ok(())
+}
+
+/// Reads a body as an object of the row's kind, with what only the text shows: fields given twice.
+pub fn read(call: &Call, row: &Resource, fields: FieldValidation) -> Result<Decoded> {
+    let object = parse(&call.headers, &call.body)?;
+    let twice = match fields {
+        FieldValidation::Ignore => Vec::new(),
+        // Only JSON: YAML with a key given twice does not parse, and protobuf has no keys.
+        _ => super::duplicates::find(&call.body),
+    };
+    if fields == FieldValidation::Strict && !twice.is_empty() {
+        return Err(Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+            row.kind,
+            row.version,
+            row.kind,
+            twice.join(", ")
+        )));
+    }
+    let mut decoded = decode(row, object, fields)?;
+    decoded.warnings.splice(0..0, twice);
+    Ok(decoded)
 }
 
 /// Lists the fields of `sent` that reading it as its kind lost.
@@ -181,6 +226,15 @@ mod tests {
         );
         assert_eq!(decode_pod(pod.clone(), FieldValidation::Warn).ok().unwrap().warnings.len(), 2);
         assert!(decode_pod(pod, FieldValidation::Ignore).ok().unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn yaml_nested_beyond_reason_is_refused_before_it_is_parsed() {
+        for deep in ["{a: ".repeat(200_000), "[".repeat(400_000), "- ".repeat(5_000)] {
+            assert!(nests_deeply(deep.as_bytes()));
+        }
+        let script = "data:\n  run: |\n    if [ -f x ]; then { echo; }; fi\n".repeat(3_000);
+        assert!(!nests_deeply(script.as_bytes()));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
         return subresources::answer_only(call, row).await;
     }
     let options = WriteOptions::read(&call.query)?;
-    let decoded = body::decode(row, body::parse(&call.headers, &call.body)?, options.fields)?;
+    let decoded = body::read(call, row, options.fields)?;
     let response = store_new(call, row, decoded.object, options).await?;
     Ok(respond::warn(response, &decoded.warnings))
 }

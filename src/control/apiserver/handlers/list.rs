@@ -64,7 +64,7 @@ impl Span {
                 ));
             }
             let (at, after) = read_token(token)?;
-            return Ok(Self { at: Some(at), after: Some(after), limit });
+            return Ok(Self { at, after: Some(after), limit });
         }
         let version = query.text("resourceVersion").map(revision).transpose()?;
         let at = match (query.text("resourceVersionMatch"), version) {
@@ -100,7 +100,7 @@ fn find(call: &Call, row: &'static Resource, selection: &Selection, span: &Span)
     let store = &call.api.store;
     let read = |after: Option<&str>, limit: Option<usize>, at: Option<Revision>| {
         let page = store.list(&row.bucket, selection.start(), after, limit, at);
-        page.map_err(|error| list_failed(error, span.after.is_some()))
+        page.map_err(|error| list_failed(error, span.after.as_deref()))
     };
     if selection.is_plain() {
         let page = read(span.after.as_deref(), span.limit, span.at)?;
@@ -150,15 +150,31 @@ fn token(revision: Revision, last: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(token.to_string())
 }
 
-fn read_token(text: &str) -> Result<(Revision, String)> {
-    let read = || {
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?;
-        let token: Value = serde_json::from_slice(&bytes).ok()?;
-        let start = token["start"].as_str()?;
-        (token["v"] == "meta.k8s.io/v1").then_some(())?;
-        Some((token["rv"].as_u64()?, start.trim_end_matches('\u{0}').to_owned()))
+/// The token that goes on from there with what is there now, whatever happened since.
+fn token_at_now(last: &str) -> String {
+    let token = json!({"v": "meta.k8s.io/v1", "rv": -1, "start": format!("{last}\u{0}")});
+    BASE64_URL_SAFE_NO_PAD.encode(token.to_string())
+}
+
+/// Where a token goes on, and at which revision; none means now.
+fn read_token(text: &str) -> Result<(Option<Revision>, String)> {
+    let refused = |why: &str| Status::bad_request(format!("continue key is not valid{why}"));
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| refused(""))?;
+    let token: Value = serde_json::from_slice(&bytes).map_err(|_| refused(""))?;
+    if token["v"] != "meta.k8s.io/v1" {
+        let version = token["v"].as_str().unwrap_or_default();
+        return Err(refused(&format!(": server does not recognize this encoded version {version:?}")));
+    }
+    let start = token["start"].as_str().unwrap_or_default().trim_end_matches('\u{0}').to_owned();
+    let at = match token["rv"].as_i64() {
+        Some(at) if at > 0 => Some(at as Revision),
+        Some(at) if at < 0 => None,
+        _ => return Err(refused(": incorrect encoded start resourceVersion (version meta.k8s.io/v1)")),
     };
-    read().ok_or_else(|| Status::bad_request("continue key is not valid: incorrect encoding"))
+    match start.is_empty() {
+        true => Err(refused(": encoded start key empty (version meta.k8s.io/v1)")),
+        false => Ok((at, start)),
+    }
 }
 
 /// Reads a resource version.
@@ -178,9 +194,17 @@ fn invalid(why: &str) -> Status {
     Status::new(422, "Invalid", format!("ListOptions.meta.k8s.io \"\" is invalid: {why}"))
 }
 
-fn list_failed(error: StoreError, continued: bool) -> Status {
+fn list_failed(error: StoreError, continued: Option<&str>) -> Status {
+    match (error, continued) {
+        (StoreError::Compacted { .. }, Some(after)) => {
+            Status { next: Some(token_at_now(after)), ..Status::expired(EXPIRED_TOKEN) }
+        }
+        (error, _) => start_failed(error),
+    }
+}
+
+fn start_failed(error: StoreError) -> Status {
     match error {
-        StoreError::Compacted { .. } if continued => Status::expired(EXPIRED_TOKEN),
         StoreError::Compacted { oldest } => Status::expired(format!(
             "The resourceVersion for the provided list is too old (oldest is {oldest})."
         )),
@@ -205,8 +229,9 @@ mod tests {
 
     #[test]
     fn tokens_read_back_and_garbage_is_refused() {
-        assert_eq!(read_token(&token(7, "a/b")).unwrap(), (7, "a/b".to_owned()));
-        for bad in ["x", "e30", "%%%"] {
+        assert_eq!(read_token(&token(7, "a/b")).unwrap(), (Some(7), "a/b".to_owned()));
+        assert_eq!(read_token(&token_at_now("a/b")).unwrap(), (None, "a/b".to_owned()));
+        for bad in ["x", "e30", "%%%", &token(0, "a/b"), &token(7, "")] {
             assert_eq!(read_token(bad).unwrap_err().code, 400);
         }
     }

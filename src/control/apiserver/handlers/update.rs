@@ -46,7 +46,7 @@ impl Edit for Replacement {
 
 pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     let options = WriteOptions::read(&call.query)?;
-    let decoded = body::decode(row, body::parse(&call.headers, &call.body)?, options.fields)?;
+    let decoded = body::read(call, row, options.fields)?;
     let object = named(call, row, decoded.object)?;
     let key = row.key(&call.asked().namespace, &call.asked().name);
     let response = match call.api.store.get(&row.bucket, &key) {

@@ -42,11 +42,25 @@ pub fn check(object: &Value, old: Option<&Value>, rule: NameRule) -> Vec<Cause> 
     labels(&mut causes, &metadata["labels"], "metadata.labels");
     annotations(&mut causes, &metadata["annotations"], "metadata.annotations");
     owners(&mut causes, metadata);
+    if let Some(old) = old.filter(|old| !old["metadata"]["deletionTimestamp"].is_null()) {
+        causes.extend(new_finalizers(metadata, &old["metadata"]));
+    }
     for (path, finalizer) in each(metadata, "finalizers", "metadata") {
         let reasons = names::qualified_name(finalizer.as_str().unwrap_or_default());
         causes.extend(invalid_all(&path, finalizer, reasons));
     }
     causes
+}
+
+/// What is being deleted must not be held back by somebody new.
+fn new_finalizers(metadata: &Value, old: &Value) -> Option<Cause> {
+    let list = |metadata: &Value| metadata["finalizers"].as_array().cloned().unwrap_or_default();
+    let held = list(old);
+    let new: Vec<String> =
+        list(metadata).iter().filter(|one| !held.contains(one)).map(ToString::to_string).collect();
+    let why = "no new finalizers can be added if the object is being deleted, found new finalizers";
+    (!new.is_empty())
+        .then(|| Cause::forbidden("metadata.finalizers", &format!("{why} []string{{{}}}", new.join(", "))))
 }
 
 /// A map of labels: keys, then values.
