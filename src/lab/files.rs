@@ -20,7 +20,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::kubeconfig::{self, KubeconfigError};
 use super::material::Material;
 use super::plan::{Contents, Plan, PlannedFile};
-use super::state::{LabDir, Owner, StateError};
+use super::state::{LabDir, Owner, Standing, StateError};
 
 /// No file a plan or a check reads is longer.
 const LONGEST: u64 = 4 << 20;
@@ -187,9 +187,9 @@ impl Tree {
     }
 
     fn adopt(&self, file: impl AsFd) -> io::Result<()> {
-        match self.owner.through_sudo {
-            true => fchown(file, Some(self.owner.uid.as_raw()), Some(self.owner.gid.as_raw())),
-            false => Ok(()),
+        match self.owner.standing {
+            Standing::Own => Ok(()),
+            _ => fchown(file, Some(self.owner.uid.as_raw()), Some(self.owner.gid.as_raw())),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Which user and group ids a lab has.
 //!
-//! Inside, root is the lab's owner. Where the machine lets us (by root, or by newuidmap and the ranges of
+//! Inside, root is the lab's owner; for a lab of root's own, an id apart, so that no lab's root is the
+//! machine's: that one may write `/proc/sys/vm` and `/proc/sys/kernel` in whatever namespace it is. Where the machine lets us (by root, or by newuidmap and the ranges of
 //! `/etc/subuid`) 65,536 more ids follow, so that pods can have users of their own; else that one id is all.
 
 use std::fs;
@@ -9,10 +10,23 @@ use std::process::Command;
 
 use nix::unistd::{Uid, User, geteuid};
 
+use crate::sys::container::Ids;
+
 /// More ids than the owner's own: what a distribution gives a user.
 const MORE: u32 = 65_536;
 /// The first of them when root maps and no range is noted for the owner.
 const USUAL_START: u32 = 100_000;
+
+/// Where the ids of root's own labs start: systemd's table of ids, which most distributions follow, leaves
+/// 1879048192 to 2147483647 unused.
+pub const APART: u32 = 0x7000_0000;
+
+/// Whether root may give a lab those ids: not inside a container that has only some of the machine's.
+pub fn can_be_apart() -> bool {
+    ["uid_map", "gid_map"]
+        .iter()
+        .all(|file| Ids::own(file).is_ok_and(|ids| ids.contains(APART) && ids.contains(APART + MORE)))
+}
 
 /// The ids of a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +40,9 @@ pub struct IdMap {
 impl IdMap {
     /// What this process may map for the lab's owner.
     pub fn choose(uid: u32, gid: u32) -> IdMap {
+        if uid == APART {
+            return IdMap { uid, gid, more: Some((APART + 1, APART + 1)) };
+        }
         let range = |path: &str| fs::read_to_string(path).ok().and_then(|text| subordinate(&text, uid));
         let more = match (range("/etc/subuid"), range("/etc/subgid"), geteuid().is_root()) {
             (Some(uids), Some(gids), _) => Some((uids, gids)),

@@ -23,9 +23,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::pipe2;
 
-use super::idmap::IdMap;
+use super::idmap::{self, IdMap};
 use super::protocol::{self, Pids, Report};
-use super::state::{LabDir, Lock, Owner};
+use super::reach;
+use super::state::{LabDir, Lock, Owner, Standing};
 use super::supervisor;
 use crate::sys::child::{Child, Spawn};
 use crate::sys::packet::PacketSocket;
@@ -86,8 +87,12 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 fn keep(args: &Args, launch: &PacketSocket) -> Result<(), Failure> {
     let meta = fs::metadata(&args.state).with_context(|| format!("read {}", args.state.display()))?;
-    let through_sudo = nix::unistd::geteuid().is_root() && meta.uid() != 0;
-    let owner = Owner { uid: meta.uid().into(), gid: meta.gid().into(), home: None, through_sudo };
+    let standing = match (nix::unistd::geteuid().is_root(), meta.uid()) {
+        (false, _) | (true, 0) => Standing::Own,
+        (true, idmap::APART) => Standing::Apart,
+        (true, _) => Standing::Sudo,
+    };
+    let owner = Owner { uid: meta.uid().into(), gid: meta.gid().into(), home: None, standing };
     let lab = LabDir { name: args.lab.clone(), owner, state: args.state.clone() };
     let lock = lab.hold()?.with_context(|| format!("lab {} is already running", lab.name))?;
     let listener = listen(args)?;
@@ -143,6 +148,10 @@ fn start(
     listener: TcpListener,
 ) -> Result<(Child, OwnedFd), Failure> {
     let (uid, gid) = (lab.owner.uid.as_raw(), lab.owner.gid.as_raw());
+    let exe = std::env::current_exe()?;
+    if lab.owner.standing == Standing::Apart {
+        reach::open(&[&lab.state, &exe], uid, gid).context("open the lab's directory to the lab")?;
+    }
     if nix::unistd::geteuid().is_root() && uid != 0 {
         process::act_for(uid, gid).context("act for the lab's owner")?;
     }
@@ -154,7 +163,6 @@ fn start(
         listener: listener.into(),
         lock: lock.as_fd().try_clone_to_owned()?,
     };
-    let exe = std::env::current_exe()?;
     let mut spawn = Spawn::new(exe.display().to_string(), supervisor::argv(lab));
     spawn.env = passed_on();
     fds.give(&mut spawn);

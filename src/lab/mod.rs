@@ -16,6 +16,7 @@ pub mod paths;
 pub mod pids;
 pub mod plan;
 pub mod protocol;
+mod reach;
 pub mod removal;
 pub mod spec;
 pub mod state;

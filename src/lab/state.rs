@@ -2,7 +2,8 @@
 //!
 //! `$XDG_STATE_HOME/minilab/NAME/` (0700) keeps what outlives a run; the one socket of a lab is in a file
 //! system only its supervisor has mounted, so that none is ever left behind. Under sudo everything belongs
-//! to, and lies with, the invoking user. Two locks, both flock and so gone with their holder: one
+//! to, and lies with, the invoking user; what root makes for itself belongs to ids that nobody else has, so
+//! that a lab's root is never the machine's. Two locks, both flock and so gone with their holder: one
 //! on the directory for whoever changes the lab, one on `keeper.lock` for as long as the lab runs.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Gid, Uid};
+
+use super::idmap;
 
 /// What can go wrong with a lab's directories.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +42,18 @@ pub struct Owner {
     pub uid: Uid,
     pub gid: Gid,
     pub home: Option<PathBuf>,
-    /// Root is acting for somebody else.
-    pub through_sudo: bool,
+    pub standing: Standing,
+}
+
+/// How this process comes to act for a lab's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is its user's own.
+    Own,
+    /// Root acts for who called it by sudo.
+    Sudo,
+    /// Root acts for ids that only labs use.
+    Apart,
 }
 
 /// A lab's places. Making the value makes nothing on disk.
@@ -73,17 +86,34 @@ impl Owner {
             && uid != 0
         {
             let home = nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.dir);
-            return Self { uid: uid.into(), gid: gid.into(), home, through_sudo: true };
+            return Self { uid: uid.into(), gid: gid.into(), home, standing: Standing::Sudo };
         }
         let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-        Self { uid: me, gid: Gid::effective(), home, through_sudo: false }
+        if me.is_root() && idmap::can_be_apart() {
+            let (uid, gid) = (idmap::APART.into(), idmap::APART.into());
+            return Self { uid, gid, home, standing: Standing::Apart };
+        }
+        Self { uid: me, gid: Gid::effective(), home, standing: Standing::Own }
+    }
+
+    /// Whom files outside the lab's directory belong to, for example a kubeconfig.
+    pub fn person(&self) -> Self {
+        match self.standing {
+            Standing::Apart => Self {
+                uid: Uid::from_raw(0),
+                gid: Gid::from_raw(0),
+                home: self.home.clone(),
+                standing: Standing::Own,
+            },
+            Standing::Own | Standing::Sudo => self.clone(),
+        }
     }
 
     /// Gives a path this process made as root to the owner.
     pub fn adopt(&self, path: &Path) -> io::Result<()> {
-        match self.through_sudo {
-            true => std::os::unix::fs::lchown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw())),
-            false => Ok(()),
+        match self.standing {
+            Standing::Own => Ok(()),
+            _ => std::os::unix::fs::lchown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw())),
         }
     }
 }
@@ -95,7 +125,7 @@ pub fn base(owner: &Owner, asked: Option<&Path>) -> Result<PathBuf, StateError> 
     }
     // Root's own XDG variables say nothing about the user behind sudo.
     let xdg = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
-    match (xdg, &owner.home, owner.through_sudo) {
+    match (xdg, &owner.home, owner.standing == Standing::Sudo) {
         (Some(dir), _, false) => Ok(dir.join("minilab")),
         (_, Some(home), _) => Ok(home.join(".local/state/minilab")),
         _ => Err(StateError::NoHome),
@@ -117,6 +147,11 @@ impl LabDir {
         valid_name(name)?;
         let owner = Owner::current();
         let state = base(&owner, state_dir)?.join(name);
+        // One that root made when labs had no ids of their own stays root's.
+        let owner = match std::fs::metadata(&state) {
+            Ok(meta) if meta.uid() == 0 => owner.person(),
+            _ => owner,
+        };
         Ok(Self { name: name.to_owned(), owner, state })
     }
 
@@ -257,7 +292,7 @@ pub fn write_whole(path: &Path, mode: u32, bytes: &[u8], owner: &Owner) -> io::R
 fn make_private(dir: &Path, owner: &Owner) -> Result<(), StateError> {
     let failed = |source| StateError::Make { path: dir.to_owned(), source };
     if let Some(parent) = dir.parent().filter(|parent| !parent.exists()) {
-        make_private(parent, owner)?;
+        make_private(parent, &owner.person())?;
     }
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => owner.adopt(dir).map_err(failed),

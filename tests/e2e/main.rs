@@ -18,6 +18,7 @@ mod kubectl;
 mod kubelet;
 mod leftovers;
 mod limits;
+mod machine;
 mod pods;
 mod proxy;
 mod streams;

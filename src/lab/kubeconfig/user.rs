@@ -33,7 +33,7 @@ impl UserFiles {
             (true, Some(home)) => vec![home.join(".kube/config")],
             (true, None) => return Err(KubeconfigError::NoHome),
         };
-        Ok(Self { files, owner: owner.clone() })
+        Ok(Self { files, owner: owner.person() })
     }
 
     /// Those that are there.
@@ -237,7 +237,10 @@ mod tests {
     }
 
     fn files(paths: &[&Path]) -> UserFiles {
-        UserFiles { files: paths.iter().map(|path| path.to_path_buf()).collect(), owner: Owner::current() }
+        UserFiles {
+            files: paths.iter().map(|path| path.to_path_buf()).collect(),
+            owner: Owner::current().person(),
+        }
     }
 
     const PROD: &str = "apiVersion: v1

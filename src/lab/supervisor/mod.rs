@@ -29,7 +29,7 @@ use self::events::Supervisor;
 use self::hosts::Hosts;
 use super::plan::Plan;
 use super::protocol::{self, Report, run_directory};
-use super::state::{LabDir, Owner};
+use super::state::{LabDir, Owner, Standing};
 use super::topology::TopologyError;
 use crate::sys::child::Spawn;
 use crate::sys::mount::MountError;
@@ -129,7 +129,7 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
 
 fn supervise(args: &Args, inherited: Inherited) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let owner = Owner { uid: Uid::from_raw(0), gid: Gid::from_raw(0), home: None, through_sudo: false };
+    let owner = Owner { uid: Uid::from_raw(0), gid: Gid::from_raw(0), home: None, standing: Standing::Own };
     let lab = LabDir { name: args.lab.clone(), owner, state: args.state.clone() };
     let run = run_directory(&lab.state);
     // Watches are connections: an API server has many.
