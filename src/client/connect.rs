@@ -4,7 +4,7 @@
 //! keepalive and a user timeout, verifies by the kubeconfig, and is left for a new one when the
 //! credential files change (rotation).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -22,9 +22,12 @@ use tokio_rustls::client::TlsStream;
 use tower::{BoxError, Service};
 use tracing::{info, warn};
 
-use super::{Access, ClientError};
+use super::kubeconfig::{Cluster, User};
+use super::{Access, ClientError, Kubeconfig};
 use crate::net::{BoxStream, DialError, Direct, Protocols, TlsDialer, client_config};
 
+/// Where every pod has its account's token.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// How often credential files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -33,18 +36,38 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Rotated files (client certificate, key, token, CA, or the kubeconfig itself) are noticed at the next
 /// request and from then on new connections are made with them.
 pub fn from_kubeconfig(path: impl AsRef<Path>) -> Result<Client, ClientError> {
-    let path = path.as_ref();
-    let access = Access::read(path)?;
+    let path = path.as_ref().to_owned();
+    rotating(move || Access::read(&path))
+}
+
+/// A client for a pod: the service's address from the environment, the account's token and CA from the
+/// files every pod is given; the token is read again when the kubelet renews it.
+pub fn in_cluster() -> Result<Client, ClientError> {
+    let of = |name: &str| std::env::var(name).map_err(|_| ClientError::NotInCluster);
+    let (host, port) = (of("KUBERNETES_SERVICE_HOST")?, of("KUBERNETES_SERVICE_PORT")?);
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let cluster = Cluster {
+        server: format!("https://{host}:{port}"),
+        certificate_authority: Some(format!("{ACCOUNT}/ca.crt")),
+        ..Cluster::default()
+    };
+    let user = User { token_file: Some(format!("{ACCOUNT}/token")), ..User::default() };
+    let kubeconfig = Kubeconfig::single("in-cluster", "in-cluster", "in-cluster", cluster, user);
+    rotating(move || kubeconfig.access(Path::new("")))
+}
+
+fn rotating(
+    read: impl Fn() -> Result<Access, ClientError> + Send + Sync + 'static,
+) -> Result<Client, ClientError> {
+    let access = read()?;
     let namespace = access.namespace.clone();
     let state = State { current: Arc::new(Link::new(access)?), looked: Instant::now() };
-    Ok(Client::new(Rotating { path: path.to_owned(), state: Arc::new(Mutex::new(state)) }, namespace))
+    Ok(Client::new(Rotating { read: Arc::new(read), state: Arc::new(Mutex::new(state)) }, namespace))
 }
 
 /// A client that never changes: for what comes from no file.
 pub fn from_parts(access: Access) -> Result<Client, ClientError> {
-    let namespace = access.namespace.clone();
-    let state = State { current: Arc::new(Link::new(access)?), looked: Instant::now() };
-    Ok(Client::new(Rotating { path: PathBuf::new(), state: Arc::new(Mutex::new(state)) }, namespace))
+    rotating(move || Ok(access.clone()))
 }
 
 /// One set of credentials and the connections made with it.
@@ -105,7 +128,7 @@ struct State {
 /// Picks the newest credentials for each request.
 #[derive(Clone)]
 struct Rotating {
-    path: PathBuf,
+    read: Arc<dyn Fn() -> Result<Access, ClientError> + Send + Sync>,
     state: Arc<Mutex<State>>,
 }
 
@@ -115,7 +138,7 @@ impl Rotating {
         if state.looked.elapsed() >= LOOK {
             state.looked = Instant::now();
             if state.current.access.is_stale() {
-                match Access::read(&self.path).and_then(Link::new) {
+                match (self.read)().and_then(Link::new) {
                     Ok(link) => {
                         info!(
                             "Certificate rotation detected, shutting down client connections to start using new credentials"

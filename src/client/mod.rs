@@ -8,11 +8,13 @@ mod backoff;
 mod connect;
 pub mod delegated;
 pub mod events;
+mod gather;
 pub mod informer;
 mod kubeconfig;
 
 pub use backoff::Backoff;
-pub use connect::{from_kubeconfig, from_parts};
+pub use connect::{from_kubeconfig, from_parts, in_cluster};
+pub use gather::Collection;
 pub use kubeconfig::{Access, Cluster, Kubeconfig, User};
 
 /// Why there is no client.
@@ -30,6 +32,10 @@ pub enum ClientError {
     Base64 { what: &'static str },
     #[error("set up TLS to the API server")]
     Tls(#[from] crate::net::NetError),
+    #[error(
+        "unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined"
+    )]
+    NotInCluster,
     #[error("{0:?} is not a server address")]
     Server(String),
 }

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::AsFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::NetError;
 
@@ -15,6 +15,12 @@ const USER_TIMEOUT_MS: u32 = 3000;
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, NetError> {
     let failed = |source| NetError::Bind { address: address.to_string(), source };
     TcpListener::bind(address).await.map_err(failed)
+}
+
+/// A datagram socket at an address of this network namespace.
+pub async fn bind_udp(address: SocketAddr) -> Result<UdpSocket, NetError> {
+    let failed = |source| NetError::Bind { address: address.to_string(), source };
+    UdpSocket::bind(address).await.map_err(failed)
 }
 
 /// Takes over a listener made elsewhere; its backlog, with whoever waits in it, comes along.

@@ -12,7 +12,7 @@ mod tls;
 
 pub use dial::{BoxStream, Dial, DialError, Direct, TlsDialer};
 pub use go_text::{go_text, io_text};
-pub use listen::{bind, inherit};
+pub use listen::{bind, bind_udp, inherit};
 pub use serve::{Peer, Server};
 pub use tls::{Identity, Protocols, ServingCert, Verify, client_config};
 

@@ -3,6 +3,7 @@
 
 pub mod capabilities;
 pub mod child;
+pub mod conntrack;
 pub mod container;
 pub mod inherit;
 pub mod mount;

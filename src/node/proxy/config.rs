@@ -30,14 +30,12 @@ const UNIMPLEMENTED: &[&str] = &[
     "iptables-min-sync-period=",
     "iptables-sync-period=",
     "iptables-localhost-nodeports",
-    "nodeport-addresses=",
     "detect-local-mode=",
     "write-config-to=",
     "show-hidden-metrics-for-version=",
     "bind-address=",
     "bind-address-hard-fail",
     "logging-format=",
-    "masquerade-all",
 ];
 
 /// The command line.
@@ -56,6 +54,12 @@ pub struct Options {
     /// The CIDR range of the pods in the cluster.
     #[arg(long)]
     cluster_cidr: Option<Ipv4Net>,
+    /// Addresses of the node that node ports are served on, as CIDRs; `primary` means the node's own.
+    #[arg(long, value_delimiter = ',')]
+    nodeport_addresses: Vec<String>,
+    /// Masquerade all traffic sent to service addresses.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    masquerade_all: Option<bool>,
     /// Which proxy mode to use; only nftables is built in.
     #[arg(long)]
     proxy_mode: Option<String>,
@@ -92,6 +96,7 @@ struct File {
     metrics_bind_address: String,
     mode: String,
     nftables: Nftables,
+    node_port_addresses: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -116,6 +121,8 @@ pub struct Config {
     pub cluster_cidr: Option<Ipv4Net>,
     pub masquerade_all: bool,
     pub masquerade_mark: u32,
+    /// Where node ports are served; empty means at every address the Node object names.
+    pub node_port_nets: Vec<Ipv4Net>,
     pub healthz: Option<SocketAddr>,
     pub metrics: Option<SocketAddr>,
 }
@@ -140,12 +147,17 @@ impl Config {
             let file = if file.is_empty() { default } else { file };
             flag.clone().unwrap_or_else(|| file.to_owned())
         };
+        let nets = match options.nodeport_addresses.is_empty() {
+            true => file.node_port_addresses.unwrap_or_default(),
+            false => options.nodeport_addresses.clone(),
+        };
         let hostname = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self {
             kubeconfig: options.kubeconfig.clone().unwrap_or(file.client_connection.kubeconfig),
             node: text(&options.hostname_override, &file.hostname_override, &hostname),
             cluster_cidr: options.cluster_cidr.or_else(|| file.cluster_cidr.parse().ok()),
-            masquerade_all: file.nftables.masquerade_all,
+            masquerade_all: options.masquerade_all.unwrap_or(file.nftables.masquerade_all),
+            node_port_nets: nets.iter().filter_map(|net| net.parse().ok()).collect(),
             masquerade_mark: 1 << file.nftables.masquerade_bit.unwrap_or(14).min(31),
             healthz: text(&options.healthz_bind_address, &file.healthz_bind_address, "0.0.0.0:10256")
                 .parse()

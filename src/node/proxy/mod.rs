@@ -1,35 +1,36 @@
 //! kube-proxy: service addresses by nftables, in upstream's nftables layout (table `ip kube-proxy`).
 //!
-//! Services and EndpointSlices are watched over the API; every change is turned into a whole ruleset by a
-//! pure function and written in one transaction. The rules outlive this process: connections in flight
-//! and new ones keep working while it is away, and the next start replaces them in one step.
-//! `--cleanup` removes them. Left out so far: NodePorts, external addresses and session affinity.
+//! Services, EndpointSlices and the own Node are watched over the API; every change is turned into a
+//! whole table by pure functions, and what differs from the last one is written in one transaction. The
+//! rules outlive this process: connections in flight and new ones keep working while it is away, and the
+//! next start replaces them in one step. `--cleanup` removes them. Left out on purpose: the other proxy
+//! modes, IPv6, `loadBalancerSourceRanges` and health check node ports (a lab has no load balancers).
 
 mod config;
 mod health;
 mod ruleset;
+mod stale;
 mod table;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 
 use futures_util::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Resource, ResourceExt};
 
 use config::Config;
 use health::Health;
-use ruleset::Ruleset;
+use ruleset::{Ruleset, World};
 
-use crate::client;
+use crate::client::{self, Collection};
 use crate::net::{NetError, go_text};
 use crate::sys::inherit;
-use crate::sys::nft::NftError;
+use crate::sys::nft::{NftError, Table};
 
 /// What keeps a proxy from running.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,7 @@ async fn proxy(config: Config) -> anyhow::Result<()> {
 enum Change {
     Service(Box<watcher::Event<Service>>),
     Slice(Box<watcher::Event<EndpointSlice>>),
+    Node(Box<watcher::Event<Node>>),
 }
 
 /// What the API says now.
@@ -80,81 +82,97 @@ enum Change {
 struct Observed {
     services: Collection<Service>,
     slices: Collection<EndpointSlice>,
+    nodes: Collection<Node>,
 }
 
-/// One kind's objects by namespace and name; a relist is gathered aside and then replaces them.
-struct Collection<K> {
-    objects: HashMap<(String, String), K>,
-    relist: Option<HashMap<(String, String), K>>,
-    synced: bool,
-}
-
-impl<K> Default for Collection<K> {
-    fn default() -> Self {
-        Self { objects: HashMap::new(), relist: None, synced: false }
-    }
-}
-
-impl<K: Resource> Collection<K> {
-    fn apply(&mut self, event: watcher::Event<K>) {
-        let key = |object: &K| (object.namespace().unwrap_or_default(), object.name_any());
-        match event {
-            watcher::Event::Init => self.relist = Some(HashMap::new()),
-            watcher::Event::InitApply(object) => {
-                self.relist.get_or_insert_default().insert(key(&object), object);
-            }
-            watcher::Event::InitDone => {
-                self.objects = self.relist.take().unwrap_or_default();
-                self.synced = true;
-            }
-            watcher::Event::Apply(object) => {
-                self.objects.insert(key(&object), object);
-            }
-            watcher::Event::Delete(object) => {
-                self.objects.remove(&key(&object));
-            }
+impl Observed {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Service(event) => self.services.apply(*event),
+            Change::Slice(event) => self.slices.apply(*event),
+            Change::Node(event) => self.nodes.apply(*event),
         }
     }
+
+    /// A half-known world would drop rules that a predecessor left and that are still right.
+    fn synced(&self) -> bool {
+        self.services.synced() && self.slices.synced() && self.nodes.synced()
+    }
+
+    fn ruleset(&self, config: &Config) -> Ruleset {
+        let mut services: Vec<&Service> = self.services.all().collect();
+        // Of two that claim one external address the older one has it.
+        services.sort_by_key(|service| (&service.metadata.creation_timestamp, &service.metadata.uid));
+        let slices = self.slices.all().collect();
+        Ruleset::new(config, &World { services, slices, node: self.nodes.all().next() })
+    }
 }
 
-/// Watches, and rewrites the table whenever what it should hold changed.
+/// What the kernel holds, and what it was made from.
+struct Written {
+    ruleset: Ruleset,
+    table: Table,
+}
+
+/// Watches, and rewrites what differs whenever what the table should hold changed.
 async fn keep_in_step(config: &Config, kube: kube::Client, health: &Health) -> anyhow::Result<()> {
     let which = watcher::Config::default()
         .labels("!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name");
     let services = watcher(Api::<Service>::all(kube.clone()), which.clone())
         .backoff(client::Backoff::default())
         .map_ok(|event| Change::Service(Box::new(event)));
-    let slices = watcher(Api::<EndpointSlice>::all(kube), which)
+    let slices = watcher(Api::<EndpointSlice>::all(kube.clone()), which)
         .backoff(client::Backoff::default())
         .map_ok(|event| Change::Slice(Box::new(event)));
+    let own = watcher::Config::default().fields(&format!("metadata.name={}", config.node));
+    let node = watcher(Api::<Node>::all(kube), own)
+        .backoff(client::Backoff::default())
+        .map_ok(|event| Change::Node(Box::new(event)));
+    let all = futures_util::stream::select(futures_util::stream::select(services, slices), node);
     // What arrives together is written together.
-    let mut changes = std::pin::pin!(futures_util::stream::select(services, slices).ready_chunks(256));
-    let (mut observed, mut written) = (Observed::default(), None::<Ruleset>);
+    let mut changes = std::pin::pin!(all.ready_chunks(256));
+    let (mut observed, mut written) = (Observed::default(), None::<Written>);
     while let Some(batch) = changes.next().await {
         for change in batch {
             match change {
-                Ok(Change::Service(event)) => observed.services.apply(*event),
-                Ok(Change::Slice(event)) => observed.slices.apply(*event),
+                Ok(change) => observed.apply(change),
                 Err(error) => tracing::warn!(error = %go_text(&error), "the watch was interrupted"),
             }
         }
-        // A half-known world would drop rules that a predecessor left and that are still right.
-        if !(observed.services.synced && observed.slices.synced) {
-            continue;
+        let started = std::time::Instant::now();
+        if observed.synced() && bring_about(started, observed.ruleset(config), &mut written) {
+            health.updated();
+            inherit::ready();
         }
-        let wanted =
-            Ruleset::new(config, observed.services.objects.values(), observed.slices.objects.values());
-        if written.as_ref() != Some(&wanted) {
-            match table::write(&wanted) {
-                Ok(()) => written = Some(wanted),
-                Err(error) => {
-                    tracing::error!(error = %error, "could not write the service table");
-                    continue;
-                }
-            }
-        }
-        health.updated();
-        inherit::ready();
     }
     Ok(())
+}
+
+/// Writes what a ruleset asks for; false when the kernel does not take it.
+fn bring_about(started: std::time::Instant, ruleset: Ruleset, written: &mut Option<Written>) -> bool {
+    if written.as_ref().is_some_and(|written| written.ruleset == ruleset) {
+        return true;
+    }
+    let table = table::of(&ruleset);
+    let before = written.take();
+    let outcome = match &before {
+        None => table::replace(&table),
+        Some(before) => table::change(&before.table, &table).or_else(|error| {
+            tracing::warn!(%error, "the table is not as it was left; writing all of it");
+            table::replace(&table)
+        }),
+    };
+    let kernel = match outcome {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            tracing::error!(error = %error, "could not write the service table");
+            return false;
+        }
+    };
+    let changed = table.distance(before.as_ref().map_or(&Table::default(), |before| &before.table));
+    let (took, kernel) = (started.elapsed().as_micros(), kernel.as_micros());
+    tracing::info!(changed, tookUs = took, kernelUs = kernel, "SyncProxyRules complete");
+    stale::forget(before.as_ref().map(|before| &before.ruleset), &ruleset);
+    *written = Some(Written { ruleset, table });
+    true
 }

@@ -1,107 +1,253 @@
-//! The ruleset as an nftables table, laid out as upstream's nftables proxy lays it out.
+//! The ruleset as an nftables table, laid out as upstream's nftables proxy lays it out, with one
+//! difference: a service without affinity needs no chain an endpoint, since one rule both picks and
+//! translates (`dnat to numgen random mod 3 map {…}`). So the table of a big cluster still fits into one
+//! netlink message of an unprivileged user, and a change of one service rewrites one chain.
 //!
 //! ```text
-//!  nat-prerouting, nat-output ─▶ services ─vmap @service-ips─▶ service-HASH-… ─numgen vmap─▶ endpoint-HASH-…: dnat
-//!  filter-forward, filter-output ─new─▶ service-endpoints-check ─vmap @no-endpoint-services─▶ reject-chain
+//!  nat-prerouting, nat-output ─▶ services ─vmap @service-ips, @service-nodeports─▶ service-…, external-…, local-…
+//!  filter-input, -forward, -output ─new─▶ nodeport-endpoints-check, service-endpoints-check, cluster-ips-check
 //!  nat-postrouting ─▶ masquerading
 //! ```
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
 use ring::digest::{SHA256, digest};
 
-use super::ruleset::{Backend, Ruleset};
+use super::ruleset::{Port, Ruleset};
 use crate::sys::nft::{
-    Batch, ChainKind, Family, Hook, NftError, Protocol, Rule, ServiceKey, Verdict, priority,
+    Batch, ChainKind, Family, Hook, Key, KeyKind, NftError, Rule, SetKind, Table, Verdict, priority,
 };
 
-const TABLE: &str = "kube-proxy";
+const NAME: &str = "kube-proxy";
 const MARK: &str = "mark-for-masquerade";
+const REJECT: &str = "reject-chain";
 
-/// Writes the ruleset in one transaction, over whatever was there.
-pub fn write(ruleset: &Ruleset) -> Result<(), NftError> {
-    batch(ruleset).commit()
+/// Writes the table in one transaction, over whatever was there.
+///
+/// Returns how long the kernel had it.
+pub fn replace(table: &Table) -> Result<Duration, NftError> {
+    timed(table.replace(Family::Ip, NAME))
+}
+
+/// Brings the table from what it holds to what it should hold.
+///
+/// # Errors
+/// The kernel refuses when somebody else changed the table; [`replace`] then helps.
+pub fn change(from: &Table, to: &Table) -> Result<Duration, NftError> {
+    timed(to.difference(from, Family::Ip, NAME))
+}
+
+fn timed(batch: Batch) -> Result<Duration, NftError> {
+    let started = Instant::now();
+    batch.commit()?;
+    Ok(started.elapsed())
 }
 
 /// Removes every rule of kube-proxy's.
 pub fn remove() -> Result<(), NftError> {
-    Batch::remove(Family::Ip, TABLE).commit()
+    Batch::remove(Family::Ip, NAME).commit()
 }
 
-fn batch(ruleset: &Ruleset) -> Batch {
-    let mut batch = Batch::replace(Family::Ip, TABLE);
-    for chain in [MARK, "masquerading", "services", "service-endpoints-check", "reject-chain"] {
-        batch.chain(chain);
+/// The table a ruleset asks for.
+pub fn of(ruleset: &Ruleset) -> Table {
+    let mut table = Table::default();
+    table.set("cluster-ips", SetKind::Set(KeyKind::Address));
+    table.set("nodeport-ips", SetKind::Set(KeyKind::Address));
+    table.set("hairpin-connections", SetKind::Set(KeyKind::Pair));
+    for map in ["service-ips", "no-endpoint-services"] {
+        table.set(map, SetKind::Verdicts(KeyKind::Service));
     }
-    masquerading(&mut batch, ruleset.masquerade_mark);
-    batch.rule("reject-chain", &Rule::new().reject());
-    let (mut served, mut empty) = (Vec::new(), Vec::new());
-    for (key, backend) in &ruleset.ports {
-        if backend.endpoints.is_empty() {
-            empty.push((*key, Verdict::Goto("reject-chain".into())));
-        } else {
-            served.push((*key, Verdict::Goto(service(&mut batch, ruleset, *key, backend))));
+    for map in ["service-nodeports", "no-endpoint-nodeports"] {
+        table.set(map, SetKind::Verdicts(KeyKind::Port));
+    }
+    for address in &ruleset.node_addresses {
+        table.element("nodeport-ips", Key::Address(*address));
+    }
+    table.rule(REJECT, Rule::new().reject());
+    masquerading(&mut table, ruleset.masquerade_mark);
+    checks(&mut table);
+    hooks(&mut table);
+    for (name, port) in &ruleset.ports {
+        Service { ruleset, name, port }.write(&mut table);
+    }
+    table
+}
+
+fn checks(table: &mut Table) {
+    table.rule("services", Rule::new().verdict_by_service("service-ips"));
+    let to_node = || Rule::new().destination_in("nodeport-ips");
+    table.rule("services", to_node().verdict_by_port("service-nodeports"));
+    table.rule("service-endpoints-check", Rule::new().verdict_by_service("no-endpoint-services"));
+    table.rule("nodeport-endpoints-check", to_node().verdict_by_port("no-endpoint-nodeports"));
+    // A port that a service does not have.
+    table.rule("cluster-ips-check", Rule::new().destination_in("cluster-ips").reject());
+}
+
+fn hooks(table: &mut Table) {
+    for (name, hook) in [("nat-prerouting", Hook::Prerouting), ("nat-output", Hook::Output)] {
+        table.base_chain(name, ChainKind::Nat, hook, priority::DSTNAT);
+        table.rule(name, Rule::new().jump("services"));
+    }
+    table.base_chain("nat-postrouting", ChainKind::Nat, Hook::Postrouting, priority::SRCNAT);
+    table.rule("nat-postrouting", Rule::new().jump("masquerading"));
+    let checked: [(&str, Hook, &[&str]); 3] = [
+        ("filter-input", Hook::Input, &["nodeport-endpoints-check", "service-endpoints-check"]),
+        ("filter-forward", Hook::Forward, &["service-endpoints-check", "cluster-ips-check"]),
+        ("filter-output", Hook::Output, &["service-endpoints-check", "cluster-ips-check"]),
+    ];
+    for (name, hook, checks) in checked {
+        table.base_chain(name, ChainKind::Filter, hook, priority::FILTER);
+        for check in checks {
+            table.rule(name, Rule::new().new_connection().jump(check));
         }
     }
-    batch.service_map("service-ips", &served);
-    batch.service_map("no-endpoint-services", &empty);
-    batch.rule("services", &Rule::new().verdict_by_service("service-ips"));
-    batch.rule("service-endpoints-check", &Rule::new().verdict_by_service("no-endpoint-services"));
-    hooks(&mut batch);
-    batch
 }
 
-fn hooks(batch: &mut Batch) {
-    for (name, hook) in [("nat-prerouting", Hook::Prerouting), ("nat-output", Hook::Output)] {
-        batch.base_chain(name, ChainKind::Nat, hook, priority::DSTNAT);
-        batch.rule(name, &Rule::new().jump("services"));
-    }
-    batch.base_chain("nat-postrouting", ChainKind::Nat, Hook::Postrouting, priority::SRCNAT);
-    batch.rule("nat-postrouting", &Rule::new().jump("masquerading"));
-    for (name, hook) in [("filter-forward", Hook::Forward), ("filter-output", Hook::Output)] {
-        batch.base_chain(name, ChainKind::Filter, hook, priority::FILTER);
-        batch.rule(name, &Rule::new().new_connection().jump("service-endpoints-check"));
-    }
-}
-
-fn masquerading(batch: &mut Batch, mark: u32) {
-    batch.rule(MARK, &Rule::new().mark_or(mark));
-    batch.rule("masquerading", &Rule::new().mark_clear(mark).verdict(&Verdict::Return));
+fn masquerading(table: &mut Table, mark: u32) {
+    table.rule(MARK, Rule::new().mark_or(mark));
+    // Hairpin: an endpoint that reaches itself through the service must see another's address.
+    table.rule("masquerading", Rule::new().both_ends_in("hairpin-connections").masquerade());
+    table.rule("masquerading", Rule::new().mark_clear(mark).verdict(&Verdict::Return));
     // Cleared, so that a packet routed again is not masqueraded twice.
-    batch.rule("masquerading", &Rule::new().mark_xor(mark));
-    batch.rule("masquerading", &Rule::new().masquerade());
+    table.rule("masquerading", Rule::new().mark_xor(mark));
+    table.rule("masquerading", Rule::new().masquerade());
 }
 
-/// Adds one service port's chain and its endpoints' chains; returns the chain's name.
-fn service(batch: &mut Batch, ruleset: &Ruleset, key: ServiceKey, backend: &Backend) -> String {
-    let chain = chain_name("service", &backend.name);
-    batch.chain(&chain);
-    let to_service = || Rule::new().destination(key.address.into()).destination_port(key.protocol, key.port);
-    if ruleset.masquerade_all {
-        batch.rule(&chain, &to_service().jump(MARK));
-    } else if let Some(pods) = ruleset.cluster_cidr {
-        batch.rule(&chain, &to_service().source_outside(pods).jump(MARK));
-    }
-    let mut chains = Vec::with_capacity(backend.endpoints.len());
-    for (address, port) in &backend.endpoints {
-        let endpoint = chain_name("endpoint", &format!("{}__{address}/{port}", backend.name));
-        batch.chain(&endpoint);
-        // Hairpin: an endpoint that reaches itself through the service must see another's address.
-        batch.rule(&endpoint, &Rule::new().source((*address).into()).jump(MARK));
-        batch.rule(&endpoint, &dnat(key.protocol, *address, *port));
-        chains.push(endpoint);
-    }
-    batch.balance(&chain, &chains);
-    chain
+/// One service port on its way into the table.
+struct Service<'a> {
+    ruleset: &'a Ruleset,
+    name: &'a str,
+    port: &'a Port,
 }
 
-fn dnat(protocol: Protocol, address: std::net::Ipv4Addr, port: u16) -> Rule {
-    Rule::new().protocol(protocol).dnat(address, port)
+impl Service<'_> {
+    fn write(&self, table: &mut Table) {
+        let port = self.port;
+        table.element("cluster-ips", Key::Address(port.cluster.address));
+        for (address, _) in &port.endpoints {
+            table.element("hairpin-connections", Key::Pair(*address, *address));
+        }
+        let external = port.is_external() && !port.endpoints.is_empty();
+        let inside = if port.internal_local { "local" } else { "service" };
+        let cluster = chain_name("service", self.name);
+        let wanted =
+            |chain: &str| inside == chain || (external && (chain == "service" || port.external_local));
+        if wanted("service") && !port.endpoints.is_empty() {
+            self.balance(table, &cluster, &port.endpoints, inside == "service");
+        }
+        if wanted("local") && !port.local.is_empty() {
+            self.balance(table, &chain_name("local", self.name), &port.local, inside == "local");
+        }
+        self.serve_inside(table, inside);
+        if external {
+            self.serve_outside(table, &cluster);
+        }
+        self.refuse_outside(table);
+    }
+
+    /// The cluster address: to a chain, or to nobody.
+    fn serve_inside(&self, table: &mut Table, inside: &str) {
+        let port = self.port;
+        let targets = if port.internal_local { &port.local } else { &port.endpoints };
+        let key = Key::Service(port.cluster);
+        match targets.is_empty() {
+            false => table.verdict("service-ips", key, Verdict::Goto(chain_name(inside, self.name))),
+            true => table.verdict("no-endpoint-services", key, self.refusal()),
+        }
+    }
+
+    /// Endpoints that are elsewhere only must not be told apart from a network that loses packets, as
+    /// upstream has it; with none at all the connection is refused.
+    fn refusal(&self) -> Verdict {
+        match self.port.endpoints.is_empty() {
+            true => Verdict::Goto(REJECT.into()),
+            false => Verdict::Drop,
+        }
+    }
+
+    /// Node port and external addresses.
+    fn serve_outside(&self, table: &mut Table, cluster: &str) {
+        let port = self.port;
+        let chain = chain_name("external", self.name);
+        if port.external_local {
+            if let Some(pods) = self.ruleset.cluster_cidr {
+                table.rule(&chain, Rule::new().source(pods).goto(cluster));
+            }
+            table.rule(&chain, Rule::new().from_this_machine().jump(MARK));
+            table.rule(&chain, Rule::new().from_this_machine().goto(cluster));
+            if !port.local.is_empty() {
+                table.rule(&chain, Rule::new().goto(&chain_name("local", self.name)));
+            }
+        } else {
+            table.rule(&chain, Rule::new().jump(MARK));
+            table.rule(&chain, Rule::new().goto(cluster));
+        }
+        for key in port.external_keys() {
+            table.verdict("service-ips", Key::Service(key), Verdict::Goto(chain.clone()));
+        }
+        if let Some(number) = port.node_port {
+            table.verdict("service-nodeports", Key::Port(port.protocol(), number), Verdict::Goto(chain));
+        }
+    }
+
+    fn refuse_outside(&self, table: &mut Table) {
+        let port = self.port;
+        if !(if port.external_local { &port.local } else { &port.endpoints }).is_empty() {
+            return;
+        }
+        for key in port.external_keys() {
+            table.verdict("no-endpoint-services", Key::Service(key), self.refusal());
+        }
+        if let Some(number) = port.node_port {
+            table.verdict("no-endpoint-nodeports", Key::Port(port.protocol(), number), self.refusal());
+        }
+    }
+
+    /// A chain that sends each new connection to one of the targets, or a known client to its own.
+    fn balance(&self, table: &mut Table, chain: &str, targets: &BTreeSet<(Ipv4Addr, u16)>, inside: bool) {
+        let port = self.port;
+        if inside {
+            let to_service = || {
+                Rule::new()
+                    .destination(port.cluster.address.into())
+                    .destination_port(port.protocol(), port.cluster.port)
+            };
+            if self.ruleset.masquerade_all {
+                table.rule(chain, to_service().jump(MARK));
+            } else if let Some(pods) = self.ruleset.cluster_cidr {
+                table.rule(chain, to_service().source_outside(pods).jump(MARK));
+            }
+        }
+        let targets: Vec<(Ipv4Addr, u16)> = targets.iter().copied().collect();
+        let Some(time) = port.affinity else {
+            table.rule(chain, Rule::new().balance_endpoints(port.protocol(), &targets));
+            return;
+        };
+        let endpoints: Vec<String> = targets
+            .iter()
+            .map(|(address, number)| {
+                let name = format!("{}__{address}/{number}", self.name);
+                let (endpoint, memory) = (chain_name("endpoint", &name), chain_name("affinity", &name));
+                if !table.has_set(&memory) {
+                    table.set(&memory, SetKind::Remembered(time));
+                    table.rule(&endpoint, Rule::new().remember_source(&memory));
+                    table.rule(&endpoint, Rule::new().protocol(port.protocol()).dnat(*address, *number));
+                }
+                table.rule(chain, Rule::new().source_in(&memory).goto(&endpoint));
+                endpoint
+            })
+            .collect();
+        table.rule(chain, Rule::new().balance_chains(&endpoints));
+    }
 }
 
 /// `KIND-HASH-NAME`, the hash being upstream's: eight characters of base32 of SHA-256.
 fn chain_name(kind: &str, name: &str) -> String {
     let hash = digest(&SHA256, name.as_bytes());
     let full = format!("{kind}-{}-{name}", base32(&hash.as_ref()[..5]));
-    // The kernel's limit on chain names is 128 with the zero; the hash keeps cut names apart.
+    // The kernel's limit on names is 128 with the zero; the hash keeps cut names apart.
     full.chars().take(127).collect()
 }
 

@@ -6,15 +6,20 @@
 //! tables like its own.
 
 mod rule;
-mod wire;
+mod set;
+mod table;
+pub(super) mod wire;
 
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::net::Ipv4Addr;
 
+use rule::{Choice, Part};
 pub use rule::{Protocol, Rule, Verdict};
+use set::ENDPOINT_TYPE;
+pub use set::{Key, KeyKind, ServiceKey, SetKind};
+pub use table::Table;
 use wire::{Attributes, Message, exchange};
 
 /// Why a transaction was refused: the step the kernel did not take, and its reason.
@@ -39,6 +44,7 @@ pub enum Family {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
     Prerouting = 0,
+    Input = 1,
     Forward = 2,
     Output = 3,
     Postrouting = 4,
@@ -58,29 +64,24 @@ pub mod priority {
     pub const SRCNAT: i32 = 100;
 }
 
-/// One key of a service map: address, protocol and port, as `ipv4_addr . inet_proto . inet_service`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceKey {
-    pub address: Ipv4Addr,
-    pub protocol: Protocol,
-    pub port: u16,
-}
-
 const NEW_TABLE: u8 = 0;
 const DELETE_TABLE: u8 = 2;
 const NEW_CHAIN: u8 = 3;
+const DELETE_CHAIN: u8 = 5;
 const NEW_RULE: u8 = 6;
+const DELETE_RULE: u8 = 8;
 const NEW_SET: u8 = 9;
+const DELETE_SET: u8 = 11;
 const NEW_ELEMENTS: u8 = 12;
+const DELETE_ELEMENTS: u8 = 14;
 
-/// `ipv4_addr`, `inet_proto` and `inet_service` as nft numbers them, six bits each.
-const SERVICE_KEY_TYPE: u32 = (7 << 12) | (12 << 6) | 13;
 const INTEGER_TYPE: u32 = 4;
 const VERDICT_TYPE: u32 = 0xffff_ff00;
 const SET_ANONYMOUS: u32 = 1;
 const SET_CONSTANT: u32 = 2;
 const SET_MAP: u32 = 8;
-const SET_CONCAT: u32 = 0x80;
+/// The most addresses a set that rules fill may remember.
+const MOST_REMEMBERED: u32 = 65_535;
 
 /// A transaction on one table, built up and then committed.
 pub struct Batch {
@@ -98,9 +99,14 @@ impl Batch {
         batch
     }
 
+    /// A transaction on what `table` holds already.
+    pub fn change(family: Family, table: &str) -> Self {
+        Self { family, table: table.to_owned(), messages: Vec::new(), next_set: 0 }
+    }
+
     /// A transaction that removes `table`, also when it is not there.
     pub fn remove(family: Family, table: &str) -> Self {
-        let mut batch = Self { family, table: table.to_owned(), messages: Vec::new(), next_set: 1 };
+        let mut batch = Self::change(family, table);
         batch.push(NEW_TABLE, "add table", |attributes| attributes.text(1, table));
         batch.push(DELETE_TABLE, "delete table", |attributes| attributes.text(1, table));
         batch
@@ -135,35 +141,98 @@ impl Batch {
         });
     }
 
+    /// Removes every rule of a chain.
+    pub fn flush_chain(&mut self, name: &str) {
+        let table = self.table.clone();
+        self.push(DELETE_RULE, format!("flush chain {name}"), |attributes| {
+            attributes.text(1, &table);
+            attributes.text(2, name);
+        });
+    }
+
+    /// Removes a chain nothing leads to any more.
+    pub fn delete_chain(&mut self, name: &str) {
+        let table = self.table.clone();
+        self.push(DELETE_CHAIN, format!("delete chain {name}"), |attributes| {
+            attributes.text(1, &table);
+            attributes.text(3, name);
+        });
+    }
+
     /// Appends a rule to a chain.
     pub fn rule(&mut self, chain: &str, rule: &Rule) {
+        let mut expressions = Attributes::default();
+        for part in rule.parts() {
+            match part {
+                Part::Expression(expression) => expressions.append(expression),
+                Part::Choice(choice) => {
+                    let id = self.anonymous_map(choice);
+                    expressions.append(&choice.lookup("__map%d", id));
+                }
+            }
+        }
         let table = self.table.clone();
         self.push(NEW_RULE, format!("add rule to {chain}"), |attributes| {
             attributes.text(1, &table);
             attributes.text(2, chain);
-            rule.write(attributes);
+            attributes.nested(4, |list| list.append(&expressions));
         });
     }
 
-    /// Adds a map from address, protocol and port to a verdict, with its elements.
-    pub fn service_map(&mut self, name: &str, elements: &[(ServiceKey, Verdict)]) {
-        let id = self.new_set(name, SERVICE_KEY_TYPE, 12, SET_MAP | SET_CONCAT);
-        let keyed: Vec<_> = elements.iter().map(|(key, verdict)| (key.bytes().to_vec(), verdict)).collect();
-        self.elements(name, id, &keyed);
+    /// Adds a set or map, empty.
+    pub fn set(&mut self, name: &str, kind: SetKind) {
+        let (id, table) = (self.next_id(), self.table.clone());
+        self.push(NEW_SET, format!("add set {name}"), |attributes| {
+            attributes.text(1, &table);
+            attributes.text(2, name);
+            attributes.number(3, kind.flags());
+            attributes.number(4, kind.keys().type_number());
+            attributes.number(5, 4 * kind.keys().words() as u32);
+            if let SetKind::Verdicts(_) = kind {
+                attributes.number(6, VERDICT_TYPE);
+                attributes.number(7, 16);
+            }
+            attributes.nested(9, |description| match kind {
+                SetKind::Remembered(_) => description.number(1, MOST_REMEMBERED),
+                _ if kind.keys().words() > 1 => description.nested(2, |fields| {
+                    for _ in 0..kind.keys().words() {
+                        fields.nested(1, |field| field.number(1, 4));
+                    }
+                }),
+                _ => {}
+            });
+            attributes.number(10, id);
+            if let SetKind::Remembered(time) = kind {
+                attributes.long(11, time.as_millis() as u64);
+            }
+        });
     }
 
-    /// Appends a rule that sends each new connection to one of `chains` by chance.
-    pub fn balance(&mut self, chain: &str, chains: &[String]) {
-        let id = self.new_set("__map%d", INTEGER_TYPE, 4, SET_MAP | SET_ANONYMOUS | SET_CONSTANT);
-        let verdicts: Vec<Verdict> = chains.iter().map(|chain| Verdict::Goto(chain.clone())).collect();
-        // numgen leaves a number in the machine's byte order.
-        let keyed: Vec<_> = verdicts
-            .iter()
-            .enumerate()
-            .map(|(n, verdict)| ((n as u32).to_ne_bytes().to_vec(), verdict))
-            .collect();
-        self.elements("__map%d", id, &keyed);
-        self.rule(chain, &Rule::new().random_below(chains.len() as u32).verdict_by_set_id("__map%d", id));
+    /// Removes a set no rule asks any more.
+    pub fn delete_set(&mut self, name: &str) {
+        let table = self.table.clone();
+        self.push(DELETE_SET, format!("delete set {name}"), |attributes| {
+            attributes.text(1, &table);
+            attributes.text(2, name);
+        });
+    }
+
+    /// Adds elements to a named set or map.
+    pub fn add_elements(&mut self, name: &str, elements: &[(Key, Option<&Verdict>)]) {
+        self.elements(NEW_ELEMENTS, name, None, elements.len(), |at, element| {
+            let (key, verdict) = &elements[at];
+            element.nested(1, |data| data.bytes(1, &key.bytes()));
+            if let Some(verdict) = verdict {
+                element.nested(2, |data| verdict.write(data));
+            }
+        });
+    }
+
+    /// Removes elements of a named set or map.
+    pub fn delete_elements(&mut self, name: &str, keys: &[Key]) {
+        self.elements(DELETE_ELEMENTS, name, None, keys.len(), |at, element| {
+            element.nested(1, |data| data.bytes(1, &keys[at].bytes()));
+        });
     }
 
     /// Sends the transaction; the kernel has taken all of it when this returns.
@@ -174,53 +243,63 @@ impl Batch {
         exchange(&self.messages)
     }
 
-    fn new_set(&mut self, name: &str, key_type: u32, key_length: u32, flags: u32) -> u32 {
-        let (id, table) = (self.next_set, self.table.clone());
-        self.next_set += 1;
-        self.push(NEW_SET, format!("add map {name}"), |attributes| {
+    /// A map of a rule's own, from 0, 1, 2… to what is chosen.
+    fn anonymous_map(&mut self, choice: &Choice) -> u32 {
+        let (id, table) = (self.next_id(), self.table.clone());
+        let (data_type, data_length) = match choice {
+            Choice::Chains(_) => (VERDICT_TYPE, 16),
+            Choice::Endpoints(_) => (ENDPOINT_TYPE, 8),
+        };
+        self.push(NEW_SET, "add map", |attributes| {
             attributes.text(1, &table);
-            attributes.text(2, name);
-            attributes.number(3, flags);
-            attributes.number(4, key_type);
-            attributes.number(5, key_length);
-            attributes.number(6, VERDICT_TYPE);
-            attributes.number(7, 16);
-            if flags & SET_CONCAT != 0 {
-                attributes.nested(9, |description| {
-                    description.nested(2, |fields| {
-                        for _ in 0..3 {
-                            fields.nested(1, |field| field.number(1, 4));
-                        }
-                    });
-                });
-            }
+            attributes.text(2, "__map%d");
+            attributes.number(3, SET_MAP | SET_ANONYMOUS | SET_CONSTANT);
+            attributes.number(4, INTEGER_TYPE);
+            attributes.number(5, 4);
+            attributes.number(6, data_type);
+            attributes.number(7, data_length);
             attributes.number(10, id);
-            if key_type == INTEGER_TYPE {
-                // Tells nft, not the kernel, that the keys are in the machine's byte order.
-                attributes.bytes(13, &[0, 4, 1, 0, 0, 0]);
-            }
+            // Tells nft, not the kernel, that the keys are in the machine's byte order.
+            attributes.bytes(13, &[0, 4, 1, 0, 0, 0]);
+        });
+        self.elements(NEW_ELEMENTS, "__map%d", Some(id), choice.len(), |at, element| {
+            // numgen leaves a number in the machine's byte order.
+            element.nested(1, |data| data.bytes(1, &(at as u32).to_ne_bytes()));
+            element.nested(2, |data| choice.write(at, data));
         });
         id
     }
 
-    fn elements(&mut self, name: &str, id: u32, elements: &[(Vec<u8>, &Verdict)]) {
-        // An attribute's length has 16 bits, so a big map is filled by several messages.
-        for some in elements.chunks(200) {
+    /// Messages that add or remove `count` elements, each written by `fill`.
+    fn elements(
+        &mut self,
+        kind: u8,
+        name: &str,
+        id: Option<u32>,
+        count: usize,
+        mut fill: impl FnMut(usize, &mut Attributes),
+    ) {
+        // An attribute's length has 16 bits, so a big set is filled by several messages.
+        for first in (0..count).step_by(200) {
             let table = self.table.clone();
-            self.push(NEW_ELEMENTS, format!("fill map {name}"), |attributes| {
+            self.push(kind, format!("change the elements of {name}"), |attributes| {
                 attributes.text(1, &table);
                 attributes.text(2, name);
-                attributes.number(4, id);
+                if let Some(id) = id {
+                    attributes.number(4, id);
+                }
                 attributes.nested(3, |list| {
-                    for (key, verdict) in some {
-                        list.nested(1, |element| {
-                            element.nested(1, |data| data.bytes(1, key));
-                            element.nested(2, |data| verdict.write(data));
-                        });
+                    for at in first..count.min(first + 200) {
+                        list.nested(1, |element| fill(at, element));
                     }
                 });
             });
         }
+    }
+
+    fn next_id(&mut self) -> u32 {
+        self.next_set += 1;
+        self.next_set
     }
 
     fn push(&mut self, kind: u8, step: impl Into<String>, fill: impl FnOnce(&mut Attributes)) {
@@ -228,16 +307,5 @@ impl Batch {
         fill(&mut attributes);
         let step = format!("{} in table {}", step.into(), self.table);
         self.messages.push(Message::new(kind, self.family, step, attributes));
-    }
-}
-
-impl ServiceKey {
-    /// Each part padded to four bytes, as registers hold them.
-    fn bytes(self) -> [u8; 12] {
-        let mut bytes = [0; 12];
-        bytes[..4].copy_from_slice(&self.address.octets());
-        bytes[4] = self.protocol as u8;
-        bytes[8..10].copy_from_slice(&self.port.to_be_bytes());
-        bytes
     }
 }

@@ -18,6 +18,8 @@ pub enum Protocol {
 /// Where a packet goes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
+    Accept,
+    Drop,
     Return,
     Jump(String),
     Goto(String),
@@ -29,6 +31,8 @@ impl Verdict {
             Self::Jump(chain) => (-3, Some(chain)),
             Self::Goto(chain) => (-4, Some(chain)),
             Self::Return => (-5i32, None),
+            Self::Accept => (1, None),
+            Self::Drop => (0, None),
         };
         data.nested(2, |verdict| {
             verdict.number(1, code as u32);
@@ -46,6 +50,8 @@ const REGISTER_2: u32 = 2;
 const WORD_0: u32 = 8;
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
+const AT_MOST: u32 = 3;
+const AT_LEAST: u32 = 5;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const SOURCE: u32 = 12;
@@ -54,12 +60,77 @@ const DESTINATION_PORT: u32 = 2;
 const META_MARK: u32 = 3;
 const META_PROTOCOL: u32 = 16;
 const CT_NEW: u32 = 8;
+const CT_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+const FIB_TYPE: u32 = 3;
+const FIB_OF_SOURCE: u32 = 1;
+const ROUTE_LOCAL: u32 = 2;
+const DYNSET_UPDATE: u32 = 1;
 const FULLY_RANDOM: u32 = 1 << 4;
 
 /// One rule, written left to right: matches first, then what to do.
-#[derive(Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rule {
-    expressions: Attributes,
+    parts: Vec<Part>,
+}
+
+/// What a rule is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    Expression(Attributes),
+    /// A look into a map that belongs to the rule, by the number in the first register.
+    Choice(Choice),
+}
+
+/// What a number leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Choice {
+    Chains(Vec<Verdict>),
+    Endpoints(Vec<(Ipv4Addr, u16)>),
+}
+
+impl Choice {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Chains(chains) => chains.len(),
+            Self::Endpoints(endpoints) => endpoints.len(),
+        }
+    }
+
+    pub(super) fn write(&self, at: usize, data: &mut Attributes) {
+        match self {
+            Self::Chains(chains) => chains[at].write(data),
+            Self::Endpoints(endpoints) => {
+                let (address, port) = endpoints[at];
+                let mut value = address.octets().to_vec();
+                value.extend(port.to_be_bytes());
+                value.resize(8, 0);
+                data.bytes(1, &value);
+            }
+        }
+    }
+
+    /// The expression that looks into the map; an endpoint lands in the first two words.
+    pub(super) fn lookup(&self, map: &str, id: u32) -> Attributes {
+        let destination = match self {
+            Self::Chains(_) => REGISTER_VERDICT,
+            Self::Endpoints(_) => REGISTER_1,
+        };
+        expression("lookup", |lookup| {
+            lookup.text(1, map);
+            lookup.number(2, REGISTER_1);
+            lookup.number(3, destination);
+            lookup.number(4, id);
+        })
+    }
+}
+
+fn expression(name: &str, fill: impl FnOnce(&mut Attributes)) -> Attributes {
+    let mut list = Attributes::default();
+    list.nested(1, |expression| {
+        expression.text(1, name);
+        expression.nested(2, fill);
+    });
+    list
 }
 
 impl Rule {
@@ -82,6 +153,52 @@ impl Rule {
         self.address(DESTINATION, net, EQUAL)
     }
 
+    /// `ip daddr != NET`.
+    pub fn destination_outside(self, net: Ipv4Net) -> Self {
+        self.address(DESTINATION, net, NOT_EQUAL)
+    }
+
+    /// `ip saddr @SET`.
+    pub fn source_in(self, set: &str) -> Self {
+        self.payload(NETWORK_HEADER, SOURCE, 4, REGISTER_1).member(set, REGISTER_1)
+    }
+
+    /// `ip daddr @SET`.
+    pub fn destination_in(self, set: &str) -> Self {
+        self.payload(NETWORK_HEADER, DESTINATION, 4, REGISTER_1).member(set, REGISTER_1)
+    }
+
+    /// `ip saddr . ip daddr @SET`.
+    pub fn both_ends_in(self, set: &str) -> Self {
+        self.payload(NETWORK_HEADER, SOURCE, 4, WORD_0)
+            .payload(NETWORK_HEADER, DESTINATION, 4, WORD_0 + 1)
+            .member(set, WORD_0)
+    }
+
+    /// `ip daddr . meta l4proto . th dport @SET`.
+    pub fn service_in(self, set: &str) -> Self {
+        self.service_key().member(set, WORD_0)
+    }
+
+    /// `fib saddr type local`: the sender is this machine.
+    pub fn from_this_machine(self) -> Self {
+        self.expression("fib", |fib| {
+            fib.number(1, REGISTER_1);
+            fib.number(2, FIB_TYPE);
+            fib.number(3, FIB_OF_SOURCE);
+        })
+        .compare(REGISTER_1, EQUAL, &ROUTE_LOCAL.to_ne_bytes())
+    }
+
+    /// `update @SET { ip saddr }`: remembers the sender, or remembers it anew.
+    pub fn remember_source(self, set: &str) -> Self {
+        self.payload(NETWORK_HEADER, SOURCE, 4, REGISTER_1).expression("dynset", |dynset| {
+            dynset.text(1, set);
+            dynset.number(3, DYNSET_UPDATE);
+            dynset.number(4, REGISTER_1);
+        })
+    }
+
     /// `meta l4proto P`.
     pub fn protocol(self, protocol: Protocol) -> Self {
         self.meta(META_PROTOCOL, REGISTER_1).compare(REGISTER_1, EQUAL, &[protocol as u8])
@@ -96,13 +213,30 @@ impl Rule {
         )
     }
 
+    /// `P dport FIRST-LAST`.
+    pub fn destination_ports(self, protocol: Protocol, first: u16, last: u16) -> Self {
+        self.protocol(protocol)
+            .payload(TRANSPORT_HEADER, DESTINATION_PORT, 2, REGISTER_1)
+            .compare(REGISTER_1, AT_LEAST, &first.to_be_bytes())
+            .compare(REGISTER_1, AT_MOST, &last.to_be_bytes())
+    }
+
     /// `ct state new`.
     pub fn new_connection(self) -> Self {
+        self.connection_state(CT_NEW)
+    }
+
+    /// `ct state established,related`.
+    pub fn known_connection(self) -> Self {
+        self.connection_state(CT_ESTABLISHED_OR_RELATED)
+    }
+
+    fn connection_state(self, states: u32) -> Self {
         self.expression("ct", |ct| {
             ct.number(1, REGISTER_1);
             ct.number(2, 0);
         })
-        .bits(CT_NEW, 0)
+        .bits(states, 0)
         .compare(REGISTER_1, NOT_EQUAL, &[0; 4])
     }
 
@@ -123,13 +257,50 @@ impl Rule {
 
     /// `ip daddr . meta l4proto . th dport vmap @MAP`.
     pub fn verdict_by_service(self, map: &str) -> Self {
-        self.payload(NETWORK_HEADER, DESTINATION, 4, WORD_0)
-            .meta(META_PROTOCOL, WORD_0 + 1)
-            .payload(TRANSPORT_HEADER, DESTINATION_PORT, 2, WORD_0 + 2)
-            .lookup(map, WORD_0, None)
+        self.service_key().lookup(map, WORD_0)
     }
 
-    pub(super) fn random_below(self, modulus: u32) -> Self {
+    /// `meta l4proto . th dport vmap @MAP`.
+    pub fn verdict_by_port(self, map: &str) -> Self {
+        self.meta(META_PROTOCOL, WORD_0)
+            .payload(TRANSPORT_HEADER, DESTINATION_PORT, 2, WORD_0 + 1)
+            .lookup(map, WORD_0)
+    }
+
+    /// `ip saddr vmap @MAP`.
+    pub fn verdict_by_source(self, map: &str) -> Self {
+        self.payload(NETWORK_HEADER, SOURCE, 4, REGISTER_1).lookup(map, REGISTER_1)
+    }
+
+    /// `ip daddr vmap @MAP`.
+    pub fn verdict_by_destination(self, map: &str) -> Self {
+        self.payload(NETWORK_HEADER, DESTINATION, 4, REGISTER_1).lookup(map, REGISTER_1)
+    }
+
+    /// `numgen random mod N vmap { 0 : goto CHAIN, … }`: each new connection to one of them by chance.
+    pub fn balance_chains(self, chains: &[String]) -> Self {
+        let verdicts = chains.iter().map(|chain| Verdict::Goto(chain.clone())).collect();
+        self.random_below(chains.len() as u32).choose(Choice::Chains(verdicts))
+    }
+
+    /// `dnat to numgen random mod N map { 0 : ADDRESS . PORT, … }`.
+    pub fn balance_endpoints(self, protocol: Protocol, endpoints: &[(Ipv4Addr, u16)]) -> Self {
+        self.protocol(protocol)
+            .random_below(endpoints.len() as u32)
+            .choose(Choice::Endpoints(endpoints.to_vec()))
+            .destination_nat(WORD_0, WORD_0 + 1)
+    }
+
+    fn service_key(self) -> Self {
+        self.payload(NETWORK_HEADER, DESTINATION, 4, WORD_0).meta(META_PROTOCOL, WORD_0 + 1).payload(
+            TRANSPORT_HEADER,
+            DESTINATION_PORT,
+            2,
+            WORD_0 + 2,
+        )
+    }
+
+    fn random_below(self, modulus: u32) -> Self {
         self.expression("numgen", |numgen| {
             numgen.number(1, REGISTER_1);
             numgen.number(2, modulus);
@@ -137,8 +308,18 @@ impl Rule {
         })
     }
 
-    pub(super) fn verdict_by_set_id(self, map: &str, id: u32) -> Self {
-        self.lookup(map, REGISTER_1, Some(id))
+    fn choose(mut self, choice: Choice) -> Self {
+        self.parts.push(Part::Choice(choice));
+        self
+    }
+
+    fn destination_nat(self, address: u32, port: u32) -> Self {
+        self.expression("nat", |nat| {
+            nat.number(1, 1);
+            nat.number(2, 2);
+            nat.number(3, address);
+            nat.number(5, port);
+        })
     }
 
     /// Ends with a verdict.
@@ -153,17 +334,15 @@ impl Rule {
         self.verdict(&Verdict::Jump(chain.to_owned()))
     }
 
+    pub fn goto(self, chain: &str) -> Self {
+        self.verdict(&Verdict::Goto(chain.to_owned()))
+    }
+
     /// `dnat to ADDRESS:PORT`.
     pub fn dnat(self, address: Ipv4Addr, port: u16) -> Self {
-        self.load(REGISTER_1, &address.octets()).load(REGISTER_2, &port.to_be_bytes()).expression(
-            "nat",
-            |nat| {
-                nat.number(1, 1);
-                nat.number(2, 2);
-                nat.number(3, REGISTER_1);
-                nat.number(5, REGISTER_2);
-            },
-        )
+        self.load(REGISTER_1, &address.octets())
+            .load(REGISTER_2, &port.to_be_bytes())
+            .destination_nat(REGISTER_1, REGISTER_2)
     }
 
     /// `snat to ADDRESS`.
@@ -188,15 +367,16 @@ impl Rule {
         })
     }
 
-    pub(super) fn write(&self, attributes: &mut Attributes) {
-        attributes.nested(4, |list| list.append(&self.expressions));
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     fn expression(mut self, name: &str, fill: impl FnOnce(&mut Attributes)) -> Self {
-        self.expressions.nested(1, |expression| {
-            expression.text(1, name);
-            expression.nested(2, fill);
-        });
+        let more = expression(name, fill);
+        match self.parts.last_mut() {
+            Some(Part::Expression(list)) => list.append(&more),
+            _ => self.parts.push(Part::Expression(more)),
+        }
         self
     }
 
@@ -266,14 +446,18 @@ impl Rule {
         })
     }
 
-    fn lookup(self, map: &str, register: u32, id: Option<u32>) -> Self {
+    fn lookup(self, map: &str, register: u32) -> Self {
         self.expression("lookup", |lookup| {
             lookup.text(1, map);
             lookup.number(2, register);
             lookup.number(3, REGISTER_VERDICT);
-            if let Some(id) = id {
-                lookup.number(4, id);
-            }
+        })
+    }
+
+    fn member(self, set: &str, register: u32) -> Self {
+        self.expression("lookup", |lookup| {
+            lookup.text(1, set);
+            lookup.number(2, register);
         })
     }
 }

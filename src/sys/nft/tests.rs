@@ -48,31 +48,26 @@ fn loopback_up() {
     }
 }
 
-fn service(address: [u8; 4], port: u16) -> ServiceKey {
-    ServiceKey { address: address.into(), protocol: Protocol::Tcp, port }
+fn service(address: [u8; 4], port: u16) -> Key {
+    Key::Service(ServiceKey { address: address.into(), protocol: Protocol::Tcp, port })
 }
 
-/// A service at 127.0.0.2:443 with two backends, another without any, on the output hook.
-fn proxy(backends: &[u16]) -> Batch {
-    let mut batch = Batch::replace(Family::Ip, "kube-proxy");
-    batch.chain("services");
-    batch.chain("service");
-    batch.chain("refuse");
-    let chains: Vec<String> = backends.iter().map(|port| format!("endpoint-{port}")).collect();
-    for (chain, port) in chains.iter().zip(backends) {
-        batch.chain(chain);
-        batch.rule(chain, &Rule::new().protocol(Protocol::Tcp).dnat(Ipv4Addr::LOCALHOST, *port));
-    }
-    batch.balance("service", &chains);
-    batch.rule("refuse", &Rule::new().reject());
-    batch.service_map("service-ips", &[(service([127, 0, 0, 2], 443), Verdict::Goto("service".into()))]);
-    batch.service_map("no-endpoints", &[(service([127, 0, 0, 3], 443), Verdict::Goto("refuse".into()))]);
-    batch.base_chain("nat-output", ChainKind::Nat, Hook::Output, priority::DSTNAT);
-    batch.rule("nat-output", &Rule::new().jump("services"));
-    batch.rule("services", &Rule::new().verdict_by_service("service-ips"));
-    batch.base_chain("filter-output", ChainKind::Filter, Hook::Output, priority::FILTER);
-    batch.rule("filter-output", &Rule::new().new_connection().verdict_by_service("no-endpoints"));
-    batch
+/// A service at 127.0.0.2:443 with some backends, another without any, on the output hook.
+fn proxy(backends: &[u16]) -> Table {
+    let mut table = Table::default();
+    let endpoints: Vec<_> = backends.iter().map(|port| (Ipv4Addr::LOCALHOST, *port)).collect();
+    table.rule("service", Rule::new().balance_endpoints(Protocol::Tcp, &endpoints));
+    table.rule("refuse", Rule::new().reject());
+    table.set("service-ips", SetKind::Verdicts(KeyKind::Service));
+    table.verdict("service-ips", service([127, 0, 0, 2], 443), Verdict::Goto("service".into()));
+    table.set("no-endpoints", SetKind::Verdicts(KeyKind::Service));
+    table.verdict("no-endpoints", service([127, 0, 0, 3], 443), Verdict::Goto("refuse".into()));
+    table.base_chain("nat-output", ChainKind::Nat, Hook::Output, priority::DSTNAT);
+    table.rule("nat-output", Rule::new().jump("services"));
+    table.rule("services", Rule::new().verdict_by_service("service-ips"));
+    table.base_chain("filter-output", ChainKind::Filter, Hook::Output, priority::FILTER);
+    table.rule("filter-output", Rule::new().new_connection().verdict_by_service("no-endpoints"));
+    table
 }
 
 #[test]
@@ -95,20 +90,45 @@ fn a_table_balances_refuses_and_is_replaced_in_one_step() {
         TcpStream::connect("127.0.0.2:443").unwrap().read_to_string(&mut answer).unwrap();
         answer
     };
-    proxy(&ports).commit().unwrap();
+    proxy(&ports).replace(Family::Ip, "kube-proxy").commit().unwrap();
     let answers: Vec<String> = (0..64).map(|_| ask()).collect();
     assert!(answers.iter().any(|name| name == "a") && answers.iter().any(|name| name == "b"));
     let refused = TcpStream::connect("127.0.0.3:443").unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 
-    proxy(&ports[..1]).commit().unwrap();
-    assert!((0..32).all(|_| ask() == "a"), "the replaced table has one backend");
+    let (before, after) = (proxy(&ports), proxy(&ports[..1]));
+    assert_eq!(after.distance(&before), 1, "one service changed");
+    after.difference(&before, Family::Ip, "kube-proxy").commit().unwrap();
+    assert!((0..32).all(|_| ask() == "a"), "one backend is left");
 
-    let mut broken = proxy(&ports[1..]);
+    let mut broken = proxy(&ports[1..]).replace(Family::Ip, "kube-proxy");
     broken.rule("nosuch", &Rule::new().reject());
     let error = broken.commit().unwrap_err();
     assert_eq!(error.to_string(), "nftables: add rule to nosuch in table kube-proxy");
     assert!((0..32).all(|_| ask() == "a"), "a refused transaction changes nothing");
+
+    let mut sticky = after.clone();
+    sticky.set("affinity", SetKind::Remembered(std::time::Duration::from_secs(60)));
+    sticky.chain("endpoint");
+    sticky.rule(
+        "endpoint",
+        Rule::new().remember_source("affinity").protocol(Protocol::Tcp).dnat(Ipv4Addr::LOCALHOST, ports[1]),
+    );
+    sticky.rule("other", Rule::new().source_in("affinity").goto("endpoint"));
+    sticky.rule("other", Rule::new().balance_chains(&["endpoint".into(), "endpoint".into()]));
+    sticky.verdict("service-ips", service([127, 0, 0, 4], 443), Verdict::Goto("other".into()));
+    sticky.difference(&after, Family::Ip, "kube-proxy").commit().unwrap();
+    let at = |address: &str| {
+        let mut answer = String::new();
+        TcpStream::connect(address)?.read_to_string(&mut answer)?;
+        std::io::Result::Ok(answer)
+    };
+    assert_eq!(at("127.0.0.4:443").unwrap(), "b");
+    assert_eq!(at("127.0.0.4:443").unwrap(), "b");
+    // Chains, the maps between them and the element that leads there go in one transaction.
+    after.difference(&sticky, Family::Ip, "kube-proxy").commit().unwrap();
+    assert!(at("127.0.0.4:443").is_err());
+    assert!((0..8).all(|_| ask() == "a"));
 
     Batch::remove(Family::Ip, "kube-proxy").commit().unwrap();
     Batch::remove(Family::Ip, "kube-proxy").commit().unwrap();
@@ -132,5 +152,18 @@ fn every_expression_is_taken_by_the_kernel() {
     batch.rule("post", &Rule::new().source(pods).snat([192, 0, 2, 1].into()));
     batch.rule("pre", &Rule::new().source_outside(pods).destination_port(Protocol::Tcp, 6443).jump("mark"));
     batch.rule("fwd", &Rule::new().destination(pods).new_connection().reject());
+    batch.set("pods", SetKind::Set(KeyKind::Address));
+    batch.set("pairs", SetKind::Set(KeyKind::Pair));
+    batch.set("named", SetKind::Set(KeyKind::Service));
+    batch.set("ports", SetKind::Verdicts(KeyKind::Port));
+    let address = Ipv4Addr::new(10, 244, 1, 2);
+    batch.add_elements("pods", &[(Key::Address(address), None)]);
+    batch.add_elements("pairs", &[(Key::Pair(address, address), None)]);
+    batch.add_elements("named", &[(service([10, 96, 0, 1], 443), None)]);
+    batch.add_elements("ports", &[(Key::Port(Protocol::Udp, 53), Some(&Verdict::Drop))]);
+    batch.rule("fwd", &Rule::new().known_connection().verdict(&Verdict::Accept));
+    batch.rule("fwd", &Rule::new().source_in("pods").destination_in("pods").destination_outside(pods));
+    batch.rule("fwd", &Rule::new().both_ends_in("pairs").service_in("named").verdict_by_port("ports"));
+    batch.rule("fwd", &Rule::new().from_this_machine().destination_ports(Protocol::Tcp, 80, 90));
     batch.commit().unwrap();
 }

@@ -20,7 +20,7 @@ const NESTED: u16 = 0x8000;
 const ERROR: u16 = 2;
 
 /// Netlink attributes: length, type, payload, padded to four bytes. Numbers are big-endian here.
-#[derive(Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes(Vec<u8>);
 
 impl Attributes {
@@ -41,10 +41,18 @@ impl Attributes {
         self.bytes(kind, &number.to_be_bytes());
     }
 
+    pub fn long(&mut self, kind: u16, number: u64) {
+        self.bytes(kind, &number.to_be_bytes());
+    }
+
     pub fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let mut inner = Self::default();
         fill(&mut inner);
         self.bytes(kind | NESTED, &inner.0);
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     pub fn append(&mut self, other: &Self) {
