@@ -235,10 +235,15 @@ fn node_ports(service: &mut Value, taken: &Taken) -> Result<Vec<u16>> {
         return Ok(Vec::new());
     }
     let name = super::handlers::meta::text(service, "name").to_owned();
-    let mut chosen: Vec<u16> = Vec::new();
+    let mut chosen: Vec<Chosen> = Vec::new();
     for (index, port) in service["spec"]["ports"].as_array_mut().into_iter().flatten().enumerate() {
         let asked = port["nodePort"].as_u64().filter(|port| *port != 0);
-        let free = |port: &u16| !taken.ports.contains(port) && !chosen.contains(port);
+        let (number, own_protocol) = (port["port"].clone(), protocol(port).to_owned());
+        // TCP and UDP of one port may share a number.
+        let free = |candidate: &u16| {
+            let clash = |one: &&Chosen| one.node_port == *candidate && one.protocol == own_protocol;
+            !taken.ports.contains(candidate) && !chosen.iter().any(|one| clash(&one))
+        };
         let refuse = |why: &str| {
             let cause = Cause::invalid(format!("spec.ports[{index}].nodePort"), &json!(asked), why);
             Status::invalid("", "Service", &name, &[cause])
@@ -253,19 +258,31 @@ fn node_ports(service: &mut Value, taken: &Taken) -> Result<Vec<u16>> {
                     "provided port is not in the valid range. The range of valid ports is 30000-32767",
                 ));
             }
+            None if let Some(other) =
+                chosen.iter().find(|one| one.port == number && free(&one.node_port)) =>
+            {
+                other.node_port
+            }
             None => {
                 let start = (random() % NODE_PORTS.len() as u32) as u16;
                 let mut ports =
                     (0..NODE_PORTS.len() as u16).map(|step| 30000 + (start + step) % NODE_PORTS.len() as u16);
                 ports
-                    .find(free)
+                    .find(|port| free(port) && !chosen.iter().any(|one| one.node_port == *port))
                     .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?
             }
         };
         port["nodePort"] = json!(own);
-        chosen.push(own);
+        chosen.push(Chosen { port: number, protocol: own_protocol, node_port: own });
     }
-    Ok(chosen)
+    Ok(chosen.into_iter().map(|one| one.node_port).collect())
+}
+
+/// A node port already given to this service.
+struct Chosen {
+    port: Value,
+    protocol: String,
+    node_port: u16,
 }
 
 fn refuse(service: &Value, text: &str, why: &str) -> Status {
@@ -323,6 +340,10 @@ mod tests {
         let mut service = json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": [{"port": 1}, {"port": 2}]}});
         let ports = node_ports(&mut service, &nothing()).unwrap();
         assert_ne!(ports[0], ports[1]);
+        let mut both = json!({"metadata": {"name": "dns"}, "spec": {"type": "NodePort",
+            "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}});
+        let shared = node_ports(&mut both, &nothing()).unwrap();
+        assert_eq!(shared[0], shared[1], "one number for both protocols of a port");
         let taken = Taken { ports: ports.iter().copied().collect(), ..nothing() };
         let mut other = json!({"metadata": {"name": "b"}, "spec": {"type": "NodePort", "ports": [{"port": 1, "nodePort": ports[0]}]}});
         assert!(node_ports(&mut other, &taken).unwrap_err().message.contains("already allocated"));

@@ -81,6 +81,7 @@ const CONTROLLERS: &[(&str, &str, bool, Start)] = &[
     ("daemonset-controller", "daemonset", true, workloads::daemonset::start),
     ("endpoints-controller", "endpoint", true, endpoints::legacy::start),
     ("endpointslice-controller", "endpointslice", true, endpoints::slices::start),
+    ("endpointslice-mirroring-controller", "endpointslicemirroring", true, endpoints::mirror::start),
     ("garbage-collector-controller", "garbagecollector", true, garbage::start),
 ];
 

@@ -3,7 +3,7 @@
 use k8s_openapi::api::{
     apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
     certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
-    discovery::v1 as discovery, rbac::v1 as rbac, scheduling::v1 as scheduling,
+    discovery::v1 as discovery, networking::v1 as networking, rbac::v1 as rbac, scheduling::v1 as scheduling,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -210,6 +210,9 @@ fn workload_rows() -> Vec<Resource> {
             .with(SCALABLE),
         row::<coordination::Lease>("leases", "lease", "LeaseList").create_on_update(),
         row::<discovery::EndpointSlice>("endpointslices", "endpointslice", "EndpointSliceList")
+            .create_on_update(),
+        row::<networking::NetworkPolicy>("networkpolicies", "networkpolicy", "NetworkPolicyList")
+            .short(&["netpol"])
             .create_on_update(),
         row::<scheduling::PriorityClass>("priorityclasses", "priorityclass", "PriorityClassList")
             .short(&["pc"])

@@ -1,4 +1,4 @@
-//! Tables of Services, Endpoints and EndpointSlices.
+//! Tables of Services, Endpoints, EndpointSlices and NetworkPolicies.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -110,4 +110,17 @@ pub fn endpoint_slice(object: &Value, now: Timestamp) -> Vec<Value> {
         at_most(&addresses, 3, "<unset>"),
         cells::age(object, now),
     ]
+}
+
+pub const NETWORK_POLICY: &[Column] = &[
+    NAME,
+    text(
+        "Pod-Selector",
+        "podSelector selects the pods to which this NetworkPolicy object applies. The array of rules is applied to any pods selected by this field. An empty selector matches all pods in the policy's namespace.",
+    ),
+    AGE,
+];
+
+pub fn network_policy(object: &Value, now: Timestamp) -> Vec<Value> {
+    vec![cells::name(object), cells::selector(object, "/spec/podSelector"), cells::age(object, now)]
 }

@@ -11,6 +11,7 @@ pub mod ephemeral;
 pub mod metadata;
 pub mod network;
 pub mod pod;
+pub mod policy;
 pub mod volumes;
 pub mod workload;
 

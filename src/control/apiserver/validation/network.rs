@@ -40,14 +40,53 @@ pub fn service(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     service_ports(&mut causes, spec, kind);
     metadata::labels(&mut causes, &spec["selector"], "spec.selector");
     for (path, address) in each(spec, "externalIPs", "spec") {
-        if address.as_str().is_none_or(|text| text.parse::<IpAddr>().is_err()) {
-            causes.push(Cause::invalid(path, address, ADDRESS));
-        }
+        ip(&mut causes, address, path);
     }
+    affinity(&mut causes, spec);
+    traffic(&mut causes, spec, kind);
     if let Some(old) = old {
         cluster_ip(&mut causes, spec, &old["spec"]);
     }
     causes
+}
+
+/// The longest a client may be remembered: a day.
+const LONGEST_AFFINITY: i64 = 86_400;
+
+fn affinity(causes: &mut Vec<Cause>, spec: &Value) {
+    if spec["sessionAffinity"] != "ClientIP" {
+        return;
+    }
+    let (path, seconds) = (
+        "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+        &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"],
+    );
+    if !seconds.as_i64().is_some_and(|seconds| (1..=LONGEST_AFFINITY).contains(&seconds)) {
+        let why = format!("must be greater than 0 and less than {LONGEST_AFFINITY}");
+        causes.push(Cause::invalid(path, seconds, &why));
+    }
+}
+
+/// Policies that only make sense for some types.
+fn traffic(causes: &mut Vec<Cause>, spec: &Value, kind: &str) {
+    let external = matches!(kind, "NodePort" | "LoadBalancer")
+        || kind == "ClusterIP" && spec["externalIPs"].as_array().is_some_and(|list| !list.is_empty());
+    if !external && !text(spec, "externalTrafficPolicy").is_empty() {
+        let why = "may only be set for externally-accessible services";
+        causes.push(Cause::invalid("spec.externalTrafficPolicy", &spec["externalTrafficPolicy"], why));
+    }
+    if kind != "LoadBalancer" {
+        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if !spec[field].is_null() {
+                causes.push(Cause::forbidden(
+                    join("spec", field),
+                    "may only be used when `type` is 'LoadBalancer'",
+                ));
+            }
+        }
+    }
+    let distributions = &["PreferClose", "PreferSameNode", "PreferSameZone"];
+    one_of(causes, spec, "trafficDistribution", "spec", distributions);
 }
 
 fn service_ports(causes: &mut Vec<Cause>, spec: &Value, kind: &str) {
@@ -128,6 +167,17 @@ fn ip(causes: &mut Vec<Cause>, address: &Value, path: String) {
         Some(ip) if ip.is_unspecified() => {
             let why = format!("may not be unspecified ({ip})");
             causes.push(Cause::invalid(path, address, &why));
+        }
+        Some(IpAddr::V4(ip)) if ip.is_link_local() => {
+            causes.push(Cause::invalid(
+                path,
+                address,
+                "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+            ));
+        }
+        Some(IpAddr::V4(ip)) if ip.octets()[..3] == [224, 0, 0] => {
+            let why = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)";
+            causes.push(Cause::invalid(path, address, why));
         }
         Some(_) => {}
     }

@@ -1,9 +1,10 @@
 //! Which pods stand behind a Service: as EndpointSlices, which kube-proxy reads, and as Endpoints, which
 //! people and old programs read.
 //!
-//! Left out: mirroring of hand-made Endpoints, topology hints, IPv6.
+//! Left out: IPv6, and hints by share of a zone's CPUs (`trafficDistribution` gives hints).
 
 pub mod legacy;
+pub mod mirror;
 pub mod slices;
 
 use std::collections::BTreeMap;

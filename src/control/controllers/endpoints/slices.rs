@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
@@ -25,6 +27,7 @@ const SERVICE: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const US: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
+const ZONE: &str = "topology.kubernetes.io/zone";
 const FULL: usize = 100;
 
 pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
@@ -74,7 +77,8 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
         is_ours(slice) && service_name(slice) == Some(name) && slice.metadata.deletion_timestamp.is_none()
     });
     let api: Api<EndpointSlice> = Api::namespaced(actor.client.clone(), namespace);
-    for mut wanted in desired(&service, &members(world, &service)) {
+    let zone = |node: &str| zone(world, node);
+    for mut wanted in desired(&service, &members(world, &service), &zone) {
         // A slice with the same ports is brought up to date before a new one is made.
         let at = known.iter().position(|slice| slice.ports == wanted.ports);
         match at.map(|at| known.remove(at)) {
@@ -103,13 +107,32 @@ fn same(a: &EndpointSlice, b: &EndpointSlice) -> bool {
         && a.metadata.labels == b.metadata.labels
 }
 
+/// The zone a node says it is in.
+fn zone(world: &World, node: &str) -> Option<String> {
+    world.nodes.get(node)?.metadata.labels.as_ref()?.get(ZONE).cloned()
+}
+
+/// Where a service's traffic should rather go, for each endpoint (`spec.trafficDistribution`).
+fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let mut hints = EndpointHints::default();
+    match service.spec.as_ref()?.traffic_distribution.as_deref()? {
+        "PreferClose" | "PreferSameZone" => hints.for_zones = Some(vec![ForZone { name: zone?.to_owned() }]),
+        "PreferSameNode" => {
+            hints.for_nodes = Some(vec![ForNode { name: node?.to_owned() }]);
+            hints.for_zones = zone.map(|zone| vec![ForZone { name: zone.to_owned() }]);
+        }
+        _ => return None,
+    }
+    Some(hints)
+}
+
 /// The slices a service should have.
-fn desired(service: &Service, pods: &[Rc<Pod>]) -> Vec<EndpointSlice> {
+fn desired(service: &Service, pods: &[Rc<Pod>], zone: &dyn Fn(&str) -> Option<String>) -> Vec<EndpointSlice> {
     let mut groups: BTreeMap<String, (Vec<EndpointPort>, Vec<Endpoint>)> = BTreeMap::new();
     for pod in pods {
         let ports = ports_of(pod, service);
         let key = serde_json::to_string(&ports).unwrap_or_default();
-        groups.entry(key).or_insert_with(|| (ports, Vec::new())).1.push(endpoint(pod, service));
+        groups.entry(key).or_insert_with(|| (ports, Vec::new())).1.push(endpoint(pod, service, zone));
     }
     if groups.is_empty() {
         // A placeholder says that the service has nobody, as upstream does.
@@ -159,9 +182,11 @@ fn ports_of(pod: &Pod, service: &Service) -> Vec<EndpointPort> {
     service_ports(service).iter().filter_map(port).collect()
 }
 
-fn endpoint(pod: &Pod, service: &Service) -> Endpoint {
+fn endpoint(pod: &Pod, service: &Service, zone: &dyn Fn(&str) -> Option<String>) -> Endpoint {
     let terminating = pod.metadata.deletion_timestamp.is_some();
     let serving = pods::is_ready(pod);
+    let node = pods::node_of(pod);
+    let zone = node.and_then(zone);
     Endpoint {
         addresses: address(pod).map(str::to_owned).into_iter().collect(),
         conditions: Some(EndpointConditions {
@@ -170,8 +195,10 @@ fn endpoint(pod: &Pod, service: &Service) -> Endpoint {
             terminating: Some(terminating),
         }),
         hostname: hostname(pod, service),
-        node_name: pods::node_of(pod).map(str::to_owned),
+        hints: hints(service, node, zone.as_deref()),
+        node_name: node.map(str::to_owned),
         target_ref: Some(reference(pod)),
+        zone,
         ..Endpoint::default()
     }
 }
@@ -188,7 +215,7 @@ mod tests {
         let mut leaving = (*member("c", "10.244.1.4", true)).clone();
         leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
         let pods = [member("a", "10.244.1.2", true), member("b", "10.244.1.3", false), Rc::new(leaving)];
-        let slices = desired(&web, &pods);
+        let slices = desired(&web, &pods, &|_| None);
         assert_eq!(slices.len(), 1);
         assert_eq!(slices[0].ports.as_ref().unwrap()[0].port, Some(8080));
         let conditions: Vec<_> = slices[0]
@@ -206,9 +233,24 @@ mod tests {
         let web = service(json!([{"port": 80}]));
         let pods: Vec<Rc<Pod>> =
             (0..150).map(|n| member(&format!("p{n}"), &format!("10.244.1.{n}"), true)).collect();
-        let sizes: Vec<usize> =
-            desired(&web, &pods).iter().map(|slice| slice.endpoints.as_ref().unwrap().len()).collect();
+        let sizes: Vec<usize> = desired(&web, &pods, &|_| None)
+            .iter()
+            .map(|slice| slice.endpoints.as_ref().unwrap().len())
+            .collect();
         assert_eq!(sizes, [100, 50]);
-        assert_eq!(desired(&web, &[])[0].endpoints.as_deref(), Some(&[][..]));
+        assert_eq!(desired(&web, &[], &|_| None)[0].endpoints.as_deref(), Some(&[][..]));
+    }
+
+    #[test]
+    fn a_traffic_distribution_hints_at_the_endpoints_zone_or_node() {
+        let mut web = service(json!([{"port": 80}]));
+        let pods = [member("a", "10.244.1.2", true)];
+        let zone = |node: &str| (node == "node-1").then(|| "a".to_owned());
+        let first = |web: &Service| desired(web, &pods, &zone)[0].endpoints.clone().unwrap()[0].clone();
+        assert_eq!((first(&web).zone.as_deref(), first(&web).hints), (Some("a"), None));
+        web.spec.as_mut().unwrap().traffic_distribution = Some("PreferClose".into());
+        assert_eq!(first(&web).hints.unwrap().for_zones.unwrap()[0].name, "a");
+        web.spec.as_mut().unwrap().traffic_distribution = Some("PreferSameNode".into());
+        assert_eq!(first(&web).hints.unwrap().for_nodes.unwrap()[0].name, "node-1");
     }
 }

@@ -10,6 +10,7 @@ pub mod edit;
 mod network;
 mod pod;
 mod pod_defaults;
+mod policy;
 mod qos;
 mod storage;
 mod workload;
@@ -38,6 +39,7 @@ pub fn of(group: &str, plural: &str) -> &'static Strategy {
         ("", "services") => &network::SERVICE,
         ("", "endpoints") => &network::ENDPOINTS,
         ("discovery.k8s.io", "endpointslices") => &network::ENDPOINT_SLICE,
+        ("networking.k8s.io", "networkpolicies") => &policy::NETWORK_POLICY,
         ("", "configmaps") => &config::CONFIG_MAP,
         ("", "secrets") => &config::SECRET,
         ("", "serviceaccounts") => &access::SERVICE_ACCOUNT,

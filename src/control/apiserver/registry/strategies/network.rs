@@ -17,7 +17,10 @@ pub static SERVICE: Strategy = Strategy {
     validate: validation::service,
     prepare_create: |object| set(object, "status", json!({"loadBalancer": {}})),
     // What was allocated is carried over where addresses are handed out.
-    prepare_update: |object, old| copy(object, old, "status"),
+    prepare_update: |object, old| {
+        copy(object, old, "status");
+        drop_what_the_type_had(object, old);
+    },
     fields: |object, path| selectable(object, path, &["spec.clusterIP", "spec.type"]),
     columns: table::SERVICE,
     row: table::service,
@@ -27,10 +30,11 @@ fn service(spec: &mut Value) {
     default(spec, "sessionAffinity", "None");
     default(spec, "type", "ClusterIP");
     if spec["sessionAffinity"] == "ClientIP" {
-        let config = map(spec, "sessionAffinityConfig").and_then(|config| map(config, "clientIP"));
-        if let Some(config) = config {
-            default(config, "timeoutSeconds", 10_800);
+        if spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"].is_null() {
+            set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10_800}}));
         }
+    } else if spec["sessionAffinity"] == "None" {
+        edit::remove(spec, "sessionAffinityConfig");
     }
     for port in items(spec, "ports") {
         default(port, "protocol", "TCP");
@@ -47,6 +51,38 @@ fn service(spec: &mut Value) {
     }
     if kind == "LoadBalancer" {
         default(spec, "allocateLoadBalancerNodePorts", true);
+    }
+}
+
+/// A change of type takes along what only the old type had, when the client just sent it back
+/// (`dropTypeDependentFields`).
+fn drop_what_the_type_had(object: &mut Value, old: &Value) {
+    let needs = |service: &Value| match service["spec"]["type"].as_str() {
+        Some("NodePort" | "LoadBalancer") => (true, service["spec"]["type"] == "LoadBalancer"),
+        _ => (false, false),
+    };
+    let ((ports_before, balancer_before), (ports_now, balancer_now)) = (needs(old), needs(object));
+    let before = old["spec"].clone();
+    let Some(spec) = map(object, "spec") else { return };
+    if ports_before && !ports_now {
+        let known: Vec<Value> =
+            items(&mut before.clone(), "ports").map(|port| port["nodePort"].clone()).collect();
+        for port in items(spec, "ports") {
+            if known.contains(&port["nodePort"]) {
+                edit::remove(port, "nodePort");
+            }
+        }
+        let external = spec["externalIPs"].as_array().is_some_and(|list| !list.is_empty());
+        if !external && spec["externalTrafficPolicy"] == before["externalTrafficPolicy"] {
+            edit::remove(spec, "externalTrafficPolicy");
+        }
+    }
+    if balancer_before && !balancer_now {
+        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if spec[field] == before[field] {
+                edit::remove(spec, field);
+            }
+        }
     }
 }
 
