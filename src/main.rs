@@ -28,6 +28,8 @@ const ROLES: &[(&str, Role)] = &[
     ("csr-approver", control::approver::run),
     ("kubelet", node::kubelet::run),
     ("kube-proxy", node::proxy::run),
+    ("coredns", node::dns::run),
+    ("kube-network-policies", node::policy::run),
     ("containerd-shim", node::shim::run),
     ("pause", node::shim::pause),
     ("kubeadm", lab::kubeadm::run),

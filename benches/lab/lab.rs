@@ -1,7 +1,7 @@
 //! A lab of the benchmark's own.
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -27,16 +27,26 @@ impl Lab {
         Ok(lab)
     }
 
-    pub fn minilab(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+    fn command(&self, arguments: &[&str]) -> Command {
         let home = self.home.path();
-        let output = Command::new(binary())
+        let mut command = Command::new(binary());
+        command
             .args(arguments)
             .env("HOME", home)
             .env("XDG_STATE_HOME", home.join("state"))
             .env("XDG_RUNTIME_DIR", home.join("run"))
             .env("MINILAB_LAB", "bench")
-            .env_remove("KUBECONFIG")
-            .output()?;
+            .env_remove("KUBECONFIG");
+        command
+    }
+
+    /// A command that goes on while others run.
+    pub fn start(&self, arguments: &[&str], output: Stdio) -> anyhow::Result<Child> {
+        Ok(self.command(arguments).stdin(Stdio::null()).stdout(output).spawn()?)
+    }
+
+    pub fn minilab(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let output = self.command(arguments).output()?;
         if !output.status.success() {
             bail!("minilab {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
         }

@@ -1,11 +1,13 @@
 //! `just bench`: medians of start-up, memory, pods and the API, each beside what the machine gives at
 //! best in the same run. Nothing here passes or fails; the numbers are for people.
 //!
-//! `just bench --rounds 20` repeats more; `just bench api` runs one part (`up`, `memory`, `pods`, `api`, `streams`).
+//! `just bench --rounds 20` repeats more; `just bench api` runs one part (`up`, `memory`, `pods`, `api`,
+//! `streams`, `services`, `network`).
 
 mod api;
 mod figures;
 mod lab;
+mod network;
 mod pods;
 #[allow(dead_code, unused_imports, reason = "the bench is one end of the codec and runs none of its tests")]
 #[path = "../../src/stream/mod.rs"]
@@ -30,7 +32,7 @@ fn main() -> anyhow::Result<()> {
     if wanted("up") {
         up::measure(rounds, &mut report)?;
     }
-    if ["memory", "pods", "api", "streams"].into_iter().any(wanted) {
+    if ["memory", "pods", "api", "streams", "services", "network"].into_iter().any(wanted) {
         let lab = lab::Lab::up()?;
         if wanted("memory") {
             up::memory(&lab, &mut report)?;
@@ -43,6 +45,12 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted("streams") {
             streams::measure(&lab, rounds, &mut report)?;
+        }
+        if wanted("services") {
+            network::programming(&lab, rounds, &mut report)?;
+        }
+        if wanted("network") {
+            network::traffic(&lab, &mut report)?;
         }
     }
     report.print();

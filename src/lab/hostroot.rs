@@ -20,6 +20,8 @@ pub const LINKS: &[&str] = &[
     "csr-approver",
     "kubelet",
     "kube-proxy",
+    "coredns",
+    "kube-network-policies",
     "kubeadm",
     "containerd-shim",
     "pause",

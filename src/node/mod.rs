@@ -1,6 +1,8 @@
 //! A node's roles. They meet the control plane on the wire only.
 
+pub mod dns;
 pub mod image;
 pub mod kubelet;
+pub mod policy;
 pub mod proxy;
 pub mod shim;

@@ -21,4 +21,5 @@ mod limits;
 mod machine;
 mod pods;
 mod proxy;
+mod services;
 mod streams;

@@ -118,6 +118,12 @@ impl Client {
         Ok(serde_json::from_slice(&answer)?)
     }
 
+    /// An answer that is not JSON.
+    pub async fn text(&self, path: &str) -> anyhow::Result<String> {
+        let response = self.request(Method::GET, path, Bytes::new(), false).await?;
+        Ok(String::from_utf8_lossy(&response.into_body().collect().await?.to_bytes()).into_owned())
+    }
+
     pub async fn watch(&self, path: &str) -> anyhow::Result<Watch> {
         let response = self.request(Method::GET, path, Bytes::new(), false).await?;
         if !response.status().is_success() {

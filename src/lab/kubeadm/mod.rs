@@ -2,10 +2,11 @@
 //! joins later, finds the cluster for it ([`join`]).
 //!
 //! The part of `kubeadm init` that talks to the API: bootstrap token, RBAC bindings, cluster-info, the
-//! configuration kept in ConfigMaps; then the manifests in `/etc/kubernetes/addons`, as the old addon
+//! configuration kept in ConfigMaps, CoreDNS; and the manifests in `/etc/kubernetes/addons`, as the old addon
 //! manager did. It goes by `super-admin.conf`, is safe to run again and ends. Certificates, kubeconfigs and
 //! manifests, kubeadm's other phases, are the plan's.
 
+mod addons;
 mod join;
 mod objects;
 
@@ -60,25 +61,32 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match flags {
-        Flags::Init { config } => runtime.block_on(init(&config))?,
-        Flags::Join { config } => runtime.block_on(join::join(&config))?,
+        Flags::Init { config } => {
+            let network = runtime.block_on(init(&config))?;
+            // Nodes can join from here on; what runs on them comes after.
+            crate::sys::inherit::ready();
+            runtime.block_on(put_addons(&network))?;
+        }
+        Flags::Join { config } => {
+            runtime.block_on(join::join(&config))?;
+            crate::sys::inherit::ready();
+        }
     }
-    crate::sys::inherit::ready();
     Ok(ExitCode::SUCCESS)
 }
 
-async fn init(config: &Path) -> anyhow::Result<()> {
+async fn init(config: &Path) -> anyhow::Result<addons::Network> {
     let started = Instant::now();
     let text = std::fs::read_to_string(config).with_context(|| format!("read {}", config.display()))?;
     let config = objects::Config::from_yaml(&text).context("read the kubeadm configuration")?;
     let ca = config.certificates.join("ca.crt");
     let ca = std::fs::read_to_string(&ca).with_context(|| format!("read {}", ca.display()))?;
     let kubeadms = objects::of_cluster(&config, &ca, jiff::Timestamp::now())?;
-    let addons = addons(Path::new(ADDONS))?;
+    let manifests = manifests(Path::new(ADDONS))?;
     let client = crate::client::from_kubeconfig(SUPER_ADMIN)?;
     // A namespace comes before what is in it; everything else goes at once.
     let (namespaces, rest): (Vec<Value>, Vec<Value>) =
-        addons.into_iter().partition(|object| object["kind"] == "Namespace");
+        manifests.into_iter().partition(|object| object["kind"] == "Namespace");
     let in_namespaces = async {
         all(&client, "minilab", &namespaces).await?;
         all(&client, "minilab", &rest).await
@@ -86,11 +94,16 @@ async fn init(config: &Path) -> anyhow::Result<()> {
     futures_util::future::try_join(all(&client, "kubeadm", &kubeadms), in_namespaces).await?;
     let count = kubeadms.len() + namespaces.len() + rest.len();
     info!(objects = count, tookMs = started.elapsed().as_millis(), "Cluster objects are in place");
-    Ok(())
+    Ok(config.network()?)
+}
+
+async fn put_addons(network: &addons::Network) -> anyhow::Result<()> {
+    let client = crate::client::from_kubeconfig(SUPER_ADMIN)?;
+    all(&client, "kubeadm", &addons::objects(network)).await
 }
 
 /// The objects of every file in a directory; none when it does not exist.
-fn addons(directory: &Path) -> anyhow::Result<Vec<Value>> {
+fn manifests(directory: &Path) -> anyhow::Result<Vec<Value>> {
     let mut paths: Vec<PathBuf> = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?,
@@ -169,8 +182,8 @@ mod tests {
         std::fs::write(temp.path().join("a.yaml"), "kind: A\n---\nkind: AA\n---\n").unwrap();
         std::fs::write(temp.path().join("a.txt"), "not: this").unwrap();
         let kinds: Vec<_> =
-            addons(temp.path()).unwrap().iter().map(|object| object["kind"].to_string()).collect();
+            manifests(temp.path()).unwrap().iter().map(|object| object["kind"].to_string()).collect();
         assert_eq!(kinds, ["\"A\"", "\"AA\"", "\"B\""]);
-        assert!(addons(&temp.path().join("none")).unwrap().is_empty());
+        assert!(manifests(&temp.path().join("none")).unwrap().is_empty());
     }
 }

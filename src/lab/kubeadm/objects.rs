@@ -1,7 +1,7 @@
 //! The objects of a new cluster, as kubeadm names and shapes them: a pure function of its configuration.
 //!
-//! Upstream: `cmd/kubeadm/app/phases/{bootstraptoken,kubeletconfig,uploadconfig}`. Its two addons,
-//! CoreDNS and the kube-proxy DaemonSet, are not here: kube-proxy is a role of its own.
+//! Upstream: `cmd/kubeadm/app/phases/{bootstraptoken,kubeletconfig,uploadconfig}`. The kube-proxy
+//! DaemonSet is not here: kube-proxy is a role of its own.
 
 use std::path::PathBuf;
 
@@ -10,6 +10,8 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use super::addons::Network;
 
 /// The group of nodes that join with kubeadm's token.
 const JOINING: &str = "system:bootstrappers:kubeadm:default-node-token";
@@ -21,6 +23,8 @@ pub enum ConfigError {
     Parse(#[from] serde_yaml_ng::Error),
     #[error("there is no {0} in it")]
     Missing(&'static str),
+    #[error("{text:?} is not a range of addresses")]
+    Range { text: String, source: ipnet::AddrParseError },
     #[error("bootstrap token {0:?} is not of the form [a-z0-9]{{6}}.[a-z0-9]{{16}}")]
     Token(String),
     #[error("{text:?} is not a duration")]
@@ -66,6 +70,18 @@ impl Config {
             kubelet: of_kind("KubeletConfiguration")?,
             cluster,
         })
+    }
+}
+
+impl Config {
+    /// Where services are and what the cluster is called.
+    pub fn network(&self) -> Result<Network, ConfigError> {
+        let field = |name: &'static str| {
+            self.cluster["networking"][name].as_str().map(str::to_owned).ok_or(ConfigError::Missing(name))
+        };
+        let text = field("serviceSubnet")?;
+        let range = text.parse().map_err(|source| ConfigError::Range { text, source })?;
+        Ok(Network { service_range: range, domain: field("dnsDomain")? })
     }
 }
 
