@@ -4,6 +4,7 @@
 //! one document a group and version, made when first asked for and kept compressed.
 
 mod enums;
+mod gnostic;
 mod paths;
 mod schemas;
 mod v2;
@@ -25,10 +26,13 @@ pub struct Document {
 
 impl Document {
     fn new(document: &Value) -> Self {
-        let text = document.to_string();
-        let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        Self::of(document.to_string().as_bytes())
+    }
+
+    fn of(text: &[u8]) -> Self {
+        let hash = ring::digest::digest(&ring::digest::SHA256, text);
         let hash = hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
-        Self { compressed: encode::gzip(&[text.as_bytes()]), hash }
+        Self { compressed: encode::gzip(&[text]), hash }
     }
 
     /// The document as text, for clients that do not take gzip.
@@ -62,10 +66,17 @@ pub fn index() -> Value {
 /// The one version 2 document, for clients older than version 3.
 pub fn v2() -> &'static Document {
     static DOCUMENT: OnceLock<Document> = OnceLock::new();
-    DOCUMENT.get_or_init(|| {
-        let documents = by_version().into_values().map(|rows| document(&rows));
-        Document::new(&v2::document(documents))
-    })
+    DOCUMENT.get_or_init(|| Document::new(&second()))
+}
+
+/// The same in protobuf.
+pub fn v2_protobuf() -> &'static Document {
+    static DOCUMENT: OnceLock<Document> = OnceLock::new();
+    DOCUMENT.get_or_init(|| Document::of(&gnostic::document(&second())))
+}
+
+fn second() -> Value {
+    v2::document(by_version().into_values().map(|rows| document(&rows)))
 }
 
 /// The rows by the path of their group and version.

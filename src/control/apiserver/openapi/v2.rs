@@ -1,6 +1,6 @@
 //! The version 2 document (swagger), rewritten from the version 3 ones.
 //!
-//! JSON only: kubectl reads version 3, and clients that want version 2 as protobuf alone get a 406.
+//! [`super::gnostic`] writes it as protobuf.
 
 use serde_json::{Map, Value, json};
 
