@@ -8,21 +8,32 @@ use serde_json::{Value, json};
 
 use crate::kit::{Lab, eventually};
 
-const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 fn claims(token: &str) -> Value {
     let middle = token.split('.').nth(1).unwrap();
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(middle).unwrap()).unwrap()
 }
 
-fn in_pod(lab: &Lab, pod: &str, script: &str) -> String {
-    lab.kubectl(&["exec", pod, "--", "sh", "-c", script]).ok().trim().to_owned()
-}
+/// What a pod does with its account: shows its token, then asks three times, each answer behind a mark.
+const VISIT: &str = "
+cd /var/run/secrets/kubernetes.io/serviceaccount
+ask() { echo; echo @@; curl -sS -m 5 -w '%{http_code}' $1 -H \"Authorization: Bearer $(cat token)\" https://10.96.0.1$2 2>&1; }
+cat token
+ask '--cacert ca.crt' /api/v1/namespaces/default/pods
+ask '--cacert ca.crt' /openid/v1/jwks
+ask '' /openid/v1/jwks
+echo; echo @@
+sleep infinity";
 
 #[test]
 fn a_pod_is_its_account_by_the_service_address_until_it_is_deleted() {
     let lab = Lab::up();
-    lab.run("web", "sleep infinity");
-    let token = in_pod(&lab, "web", &format!("cat {ACCOUNT}/token"));
+    lab.run("web", VISIT);
+    let log = eventually(Duration::from_secs(20), "the pod has asked", || {
+        let log = lab.kubectl(&["logs", "web"]).ok();
+        if log.matches("@@").count() == 4 { Ok(log) } else { Err(log) }
+    });
+    let said: Vec<&str> = log.split("@@").map(str::trim).collect();
+    let token = said[0].to_owned();
     let pod = lab.object(&["pod", "web"]);
     let (claims, node) = (claims(&token), pod["spec"]["nodeName"].as_str().unwrap().to_owned());
     assert_eq!(claims["sub"], "system:serviceaccount:default:default");
@@ -34,28 +45,10 @@ fn a_pod_is_its_account_by_the_service_address_until_it_is_deleted() {
         (seconds, own["warnafter"].as_i64().unwrap() - claims["iat"].as_i64().unwrap()),
         (31_536_000, 3607)
     );
-
-    let ask = |trust: &str, path: &str| {
-        let header = format!("-H \"Authorization: Bearer $(cat {ACCOUNT}/token)\"");
-        in_pod(
-            &lab,
-            "web",
-            &format!(
-                "curl -sS -m 5 -w '%{{http_code}}' {trust} {header} https://10.96.0.1{path} 2>&1 || true"
-            ),
-        )
-    };
-    let trusting = format!("--cacert {ACCOUNT}/ca.crt");
-    let refused = ask(&trusting, "/api/v1/namespaces/default/pods");
     let message = "pods is forbidden: User \\\"system:serviceaccount:default:default\\\" cannot list resource \\\"pods\\\" in API group \\\"\\\" in the namespace \\\"default\\\"";
-    assert!(refused.ends_with("403") && refused.contains(message), "{refused}");
-    let keys = ask(&trusting, "/openid/v1/jwks");
-    assert!(
-        keys.ends_with("200") && keys.contains("\"alg\": \"ES256\"") || keys.contains("\"alg\":\"ES256\""),
-        "{keys}"
-    );
-    let unknown = ask("", "/openid/v1/jwks");
-    assert!(unknown.contains("SSL certificate problem"), "{unknown}");
+    assert!(said[1].ends_with("403") && said[1].contains(message), "{}", said[1]);
+    assert!(said[2].ends_with("200") && said[2].contains("\"ES256\""), "{}", said[2]);
+    assert!(said[3].contains("SSL certificate problem"), "{}", said[3]);
 
     let whoami = |token: &str| {
         lab.kubectl(&["auth", "whoami", "-o", "json", "--token", token, "--kubeconfig", &bare(&lab)])
@@ -73,7 +66,7 @@ fn a_pod_is_its_account_by_the_service_address_until_it_is_deleted() {
 }
 
 /// A kubeconfig that knows the server and nobody.
-fn bare(lab: &Lab) -> String {
+pub fn bare(lab: &Lab) -> String {
     let text = lab.minilab(&["kubeconfig"]).ok();
     let kept: Vec<&str> = text
         .lines()
@@ -220,11 +213,12 @@ spec:
     }
     let kubectl = crate::kit::clients::any().path.display().to_string();
     let as_node = |words: &str| {
-        let line = format!("exec /tmp/kubectl --kubeconfig=/etc/kubernetes/kubelet.conf {words}");
+        let line = format!("exec /root/kubectl --kubeconfig=/etc/kubernetes/kubelet.conf {words}");
         lab.minilab(&["exec", "node-1", "--", "sh", "-c", &line])
     };
     let bytes = std::fs::read(&kubectl).unwrap();
-    let target = lab.home.path().join(format!("state/minilab/{}/hosts/node-1/tmp/kubectl", lab.name));
+    let target = lab.home.path().join(format!("state/minilab/{}/hosts/node-1/root/kubectl", lab.name));
+    std::fs::create_dir_all(target.parent().unwrap()).unwrap();
     std::fs::write(&target, bytes).unwrap();
     std::fs::set_permissions(&target, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     assert!(as_node("get secret of-1 -o name").ok().contains("secret/of-1"));

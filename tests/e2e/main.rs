@@ -8,6 +8,8 @@
 
 mod accounts;
 mod audit;
+mod certificates;
+mod clients;
 mod front_door;
 mod hostile;
 mod hosts;

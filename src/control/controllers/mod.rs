@@ -44,6 +44,10 @@ pub enum ControllersError {
     ReadFile { path: PathBuf, source: std::io::Error },
     #[error("use the signing key")]
     SigningKey(#[source] crate::pki::PkiError),
+    #[error(
+        "cannot specify --cluster-signing-{{cert,key}}-file and other --cluster-signing-*-file flags at the same time"
+    )]
+    SigningFiles,
     #[error("talk to the cloud")]
     Cloud(#[source] std::io::Error),
     #[error("read the cloud's answer")]

@@ -1,6 +1,8 @@
 //! kube-controller-manager's command line.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -92,6 +94,8 @@ pub struct Options {
     pub cluster_signing_cert_file: Option<PathBuf>,
     #[arg(long, value_name = "PATH")]
     pub cluster_signing_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub signers: SignerFiles,
     #[arg(long, default_value = "8760h0m0s", value_parser = go_duration::parse)]
     pub cluster_signing_duration: Duration,
     /// Signs the tokens kept in Secrets.
@@ -108,13 +112,84 @@ pub struct Options {
     pub terminated_pod_gc_threshold: usize,
 }
 
+/// An authority of its own for each signer; upstream lets nobody mix these with the one for all.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SignerFiles {
+    #[arg(long, value_name = "PATH")]
+    pub cluster_signing_kubelet_serving_cert_file: Option<PathBuf>,
+    #[arg(long, value_name = "PATH")]
+    pub cluster_signing_kubelet_serving_key_file: Option<PathBuf>,
+    #[arg(long, value_name = "PATH")]
+    pub cluster_signing_kubelet_client_cert_file: Option<PathBuf>,
+    #[arg(long, value_name = "PATH")]
+    pub cluster_signing_kubelet_client_key_file: Option<PathBuf>,
+    #[arg(long, value_name = "PATH")]
+    pub cluster_signing_kube_apiserver_client_cert_file: Option<PathBuf>,
+    #[arg(long, value_name = "PATH")]
+    pub cluster_signing_kube_apiserver_client_key_file: Option<PathBuf>,
+    #[arg(long, value_name = "PATH")]
+    pub cluster_signing_legacy_unknown_cert_file: Option<PathBuf>,
+    #[arg(long, value_name = "PATH")]
+    pub cluster_signing_legacy_unknown_key_file: Option<PathBuf>,
+}
+
+impl SignerFiles {
+    /// Certificate and key files by signer.
+    fn all(&self) -> [(&'static str, &Option<PathBuf>, &Option<PathBuf>); 4] {
+        [
+            (
+                "kubernetes.io/kubelet-serving",
+                &self.cluster_signing_kubelet_serving_cert_file,
+                &self.cluster_signing_kubelet_serving_key_file,
+            ),
+            (
+                "kubernetes.io/kube-apiserver-client-kubelet",
+                &self.cluster_signing_kubelet_client_cert_file,
+                &self.cluster_signing_kubelet_client_key_file,
+            ),
+            (
+                "kubernetes.io/kube-apiserver-client",
+                &self.cluster_signing_kube_apiserver_client_cert_file,
+                &self.cluster_signing_kube_apiserver_client_key_file,
+            ),
+            (
+                "kubernetes.io/legacy-unknown",
+                &self.cluster_signing_legacy_unknown_cert_file,
+                &self.cluster_signing_legacy_unknown_key_file,
+            ),
+        ]
+    }
+}
+
 impl Options {
-    /// The authority that signs certificate requests; none when no files were given.
-    pub fn signing_authority(&self) -> Result<Option<Authority>, ControllersError> {
-        let (Some(cert), Some(key)) = (&self.cluster_signing_cert_file, &self.cluster_signing_key_file)
-        else {
-            return Ok(None);
-        };
+    /// The authority of each signer that has one: one for all, or each its own.
+    pub fn signing_authorities(&self) -> Result<BTreeMap<&'static str, Rc<Authority>>, ControllersError> {
+        let own = self.signers.all();
+        let separate = own.iter().any(|(_, cert, key)| cert.is_some() || key.is_some());
+        let shared =
+            self.authority(&self.cluster_signing_cert_file, &self.cluster_signing_key_file)?.map(Rc::new);
+        if separate && shared.is_some() {
+            return Err(ControllersError::SigningFiles);
+        }
+        let mut all = BTreeMap::new();
+        for (signer, cert, key) in own {
+            let authority = match &shared {
+                Some(shared) => Some(shared.clone()),
+                None => self.authority(cert, key)?.map(Rc::new),
+            };
+            if let Some(authority) = authority {
+                all.insert(signer, authority);
+            }
+        }
+        Ok(all)
+    }
+
+    fn authority(
+        &self,
+        cert: &Option<PathBuf>,
+        key: &Option<PathBuf>,
+    ) -> Result<Option<Authority>, ControllersError> {
+        let (Some(cert), Some(key)) = (cert, key) else { return Ok(None) };
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path)
                 .map_err(|source| ControllersError::ReadFile { path: path.clone(), source })

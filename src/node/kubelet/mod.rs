@@ -44,6 +44,8 @@ pub enum KubeletError {
     NoKubeconfig,
     #[error("certificate signing request is {verb}, reason: {reason}, message: {message}")]
     RequestRefused { verb: &'static str, reason: String, message: String },
+    #[error("The currently active client certificate has expired and the server is responsive, exiting.")]
+    Expired,
     #[error("timed out waiting for the certificate signing request")]
     RequestUnanswered,
     #[error(transparent)]
@@ -114,6 +116,7 @@ async fn work(config: config::Config, stop: CancellationToken) -> anyhow::Result
     tokio::spawn(node::report(me.clone(), node));
     tokio::spawn(pods::rotate_logs(Arc::clone(&config), runtime.clone()));
     let asked = cert.clone();
+    let over = credentials::expired(Arc::clone(&config), client.clone());
     let door =
         server::Kubelet::new(config, Arc::clone(&me.machine), pods.clone(), runtime.clone(), condition);
     server::serve(door, client, cert, stop).await?;
@@ -121,7 +124,10 @@ async fn work(config: config::Config, stop: CancellationToken) -> anyhow::Result
         credentials::issued(&asked).await;
         crate::sys::inherit::ready();
     });
-    pods::run(me, runtime, pods).await?;
+    tokio::select! {
+        ended = pods::run(me, runtime, pods) => ended?,
+        why = over => return Err(why.into()),
+    }
     Ok(())
 }
 

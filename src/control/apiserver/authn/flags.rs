@@ -204,7 +204,10 @@ impl AuthnFlags {
     fn front_proxy(&self) -> Result<Option<FrontProxy>, AuthnError> {
         let flags = &self.requestheader;
         let Some(path) = &flags.requestheader_client_ca_file else { return Ok(None) };
-        if flags.requestheader_allowed_names.is_empty()
+        // As Go's string slices: an empty word is an empty list.
+        let names = flags.requestheader_allowed_names.iter().filter(|name| !name.is_empty());
+        let allowed: Vec<String> = names.cloned().collect();
+        if allowed.is_empty()
             && let Some(clients) = &self.client_ca_file
             && overlap(path, clients)?
         {
@@ -212,7 +215,7 @@ impl AuthnFlags {
         }
         Ok(Some(FrontProxy {
             roots: roots(path)?,
-            allowed: flags.requestheader_allowed_names.clone(),
+            allowed,
             headers: HeaderNames {
                 user: flags.requestheader_username_headers.clone(),
                 uid: flags.requestheader_uid_headers.clone(),

@@ -20,8 +20,11 @@ pub(super) struct TokenWebhook {
     version: String,
     /// `--authentication-token-webhook-cache-ttl`, for yes and no alike.
     ttl: Duration,
-    known: Mutex<HashMap<(String, Vec<String>), (Instant, Option<Owner>)>>,
+    known: Mutex<Known>,
 }
+
+/// Answers by token and audiences, each with its end.
+type Known = HashMap<(String, Vec<String>), (Instant, Option<Owner>)>;
 
 impl TokenWebhook {
     pub(super) fn new(remote: Remote, version: &str, ttl: Duration) -> Self {

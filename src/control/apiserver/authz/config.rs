@@ -138,13 +138,13 @@ impl AuthzFlags {
             })
         };
         let modes = match &self.authorization_config {
-            Some(path) => self.from_file(path, one)?,
-            None => self.from_flags(one)?,
+            Some(path) => self.in_file(path, one)?,
+            None => self.in_flags(one)?,
         };
         Ok(Authorizer { modes, rbac: Arc::clone(&rbac) })
     }
 
-    fn from_flags(&self, one: impl Fn(&str) -> Option<Mode>) -> Result<Vec<Mode>, AuthzError> {
+    fn in_flags(&self, one: impl Fn(&str) -> Option<Mode>) -> Result<Vec<Mode>, AuthzError> {
         let mut modes = Vec::new();
         for (at, name) in self.authorization_mode.iter().enumerate() {
             if self.authorization_mode[..at].contains(name) {
@@ -176,7 +176,7 @@ impl AuthzFlags {
         Ok(WebhookAuthorizer::new(remote(path, TIMEOUT)?, options))
     }
 
-    fn from_file(&self, path: &Path, one: impl Fn(&str) -> Option<Mode>) -> Result<Vec<Mode>, AuthzError> {
+    fn in_file(&self, path: &Path, one: impl Fn(&str) -> Option<Mode>) -> Result<Vec<Mode>, AuthzError> {
         if !self.authorization_mode.is_empty() || self.authorization_webhook_config_file.is_some() {
             return Err(AuthzError::Exclusive);
         }

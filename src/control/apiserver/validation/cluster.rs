@@ -72,6 +72,7 @@ pub fn signing_request(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = metadata::check(object, old, names::path_segment);
     if let Some(old) = old {
         immutable(&mut causes, object, old, "spec", "");
+        verdicts(&mut causes, object, old);
         return causes;
     }
     let spec = &object["spec"];
@@ -108,6 +109,38 @@ pub fn signing_request(object: &Value, old: Option<&Value>) -> Vec<Cause> {
         causes.push(Cause::invalid("spec.expirationSeconds", &spec["expirationSeconds"], why));
     }
     causes
+}
+
+/// A verdict is True, of one kind, and stays; so does a certificate once it is issued.
+fn verdicts(causes: &mut Vec<Cause>, object: &Value, old: &Value) {
+    let of = |request: &Value, kind: &str| {
+        let all = request["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|condition| condition["type"] == kind)
+    };
+    for (path, condition) in each(&object["status"], "conditions", "status") {
+        let (kind, status) = (text(condition, "type"), &condition["status"]);
+        if matches!(kind, "Approved" | "Denied" | "Failed") && *status != "True" {
+            causes.push(Cause::unsupported(join(&path, "status"), status, &["True"]));
+        }
+    }
+    if of(object, "Approved").is_some() && of(object, "Denied").is_some() {
+        let why = "Approved and Denied conditions are mutually exclusive";
+        causes.push(Cause::invalid("status.conditions", &object["status"]["conditions"], why));
+    }
+    for kind in ["Approved", "Denied", "Failed"] {
+        if of(old, kind).is_some() && of(object, kind).is_none() {
+            let why = format!("updates may not remove a condition of type {kind:?}");
+            causes.push(Cause::forbidden("status.conditions", &why));
+        }
+    }
+    let certificate =
+        |request: &Value| request["status"]["certificate"].as_str().unwrap_or_default().to_owned();
+    if !certificate(old).is_empty() && certificate(old) != certificate(object) {
+        causes.push(Cause::forbidden(
+            "status.certificate",
+            "updates may not modify existing certificate content",
+        ));
+    }
 }
 
 pub fn priority_class(object: &Value, old: Option<&Value>) -> Vec<Cause> {

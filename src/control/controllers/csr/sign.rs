@@ -1,9 +1,9 @@
-//! csrsigning: the four built-in signers, all of them the cluster's authority.
+//! csrsigning: the four built-in signers, with the cluster's authority or each with its own.
 //!
 //! Each signs only approved requests that are what its name promises; another request gets the
-//! condition `Failed` with upstream's text. Per-signer key files (`--cluster-signing-kubelet-*`) are
-//! left out: a lab has one authority.
+//! condition `Failed` with upstream's text.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use crate::pki::{Authority, PkiError, Request};
 /// A shorter life than this cannot be asked for.
 const SHORTEST: Duration = Duration::from_secs(600);
 
+/// By signer.
+type Authorities = BTreeMap<&'static str, Rc<Authority>>;
 type Fault = fn(&Request, &[&str]) -> Option<String>;
 
 const SIGNERS: &[(&str, Fault)] = &[
@@ -43,12 +45,14 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
     let actor = world.actor("certificate-controller", "certificate-controller");
     let world = world.clone();
     Box::pin(async move {
-        let authority = match world.options.signing_authority() {
-            Ok(Some(authority)) => authority,
-            Ok(None) => return warn!("no signing key given, certificates will not be signed"),
+        let authorities = match world.options.signing_authorities() {
+            Ok(all) if all.is_empty() => {
+                return warn!("no signing key given, certificates will not be signed");
+            }
+            Ok(all) => all,
             Err(error) => return warn!(%error, "read the signing key"),
         };
-        queue.work("csrsigning", 8, |name| sign(&world, &actor, &authority, name)).await;
+        queue.work("csrsigning", 8, |name| sign(&world, &actor, &authorities, name)).await;
     })
 }
 
@@ -81,10 +85,11 @@ fn judge(csr: &CertificateSigningRequest, longest: Duration) -> Answer {
 async fn sign(
     world: &World,
     actor: &Actor,
-    authority: &Authority,
+    authorities: &Authorities,
     name: String,
 ) -> Result<Next, kube::Error> {
     let Some(csr) = world.csrs.get(&name) else { return Ok(Next::Done) };
+    let Some(authority) = authorities.get(csr.spec.signer_name.as_str()) else { return Ok(Next::Done) };
     let answer = match judge(&csr, world.options.cluster_signing_duration) {
         Answer::NotMine => return Ok(Next::Done),
         Answer::Refuse(why) => Err(why),

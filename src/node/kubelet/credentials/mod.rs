@@ -20,5 +20,5 @@ mod store;
 pub use bootstrap::client;
 pub use condition::Condition;
 pub use reload::on_change;
-pub use rotation::rotate_client;
+pub use rotation::{expired, rotate_client};
 pub use serving::{issued, keep_serving, serving};

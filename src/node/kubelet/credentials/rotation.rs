@@ -17,6 +17,9 @@ use crate::pki::{self, Facts};
 /// After a refusal, this long until the next attempt.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// How often the certificate's end is looked at.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// Renews for ever. The client in use notices the new file by itself.
 pub async fn rotate_client(config: Arc<Config>, client: Client, condition: Condition) {
     let store = Store::new(&config.cert_dir, "kubelet-client");
@@ -30,6 +33,29 @@ pub async fn rotate_client(config: Arc<Config>, client: Client, condition: Condi
             tokio::time::sleep(AGAIN).await;
         }
     }
+}
+
+/// Returns when the client certificate is over although the API server answers: only a fresh start, which
+/// bootstraps again, can help then (`pkg/kubelet/certificate/transport.go`).
+pub async fn expired(config: Arc<Config>, client: Client) -> KubeletError {
+    let store = Store::new(&config.cert_dir, "kubelet-client");
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let over = store.facts().is_some_and(|facts| unix(facts.not_after) < Timestamp::now().as_second());
+        if over && answers(&client).await {
+            return KubeletError::Expired;
+        }
+    }
+}
+
+/// Whether anybody is there, whatever they say.
+async fn answers(client: &Client) -> bool {
+    let Ok(request) = http::Request::get("/healthz").body(Vec::new()) else { return false };
+    matches!(client.request_text(request).await, Ok(_) | Err(kube::Error::Api(_)))
+}
+
+fn unix(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
 async fn renew(config: &Config, client: &Client, store: &Store) -> Result<(), KubeletError> {
