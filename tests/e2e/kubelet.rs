@@ -230,7 +230,7 @@ fn ask(lab: &Lab, tokens: &[(Shown, String)]) -> Vec<(u16, String)> {
 }
 
 /// Writes a file in a host, from outside.
-fn put(lab: &Lab, host: &str, path: &str, text: &str) {
+pub fn put(lab: &Lab, host: &str, path: &str, text: &str) {
     use std::io::Write;
     let mut child = lab
         .command(crate::kit::lab::binary())
@@ -245,13 +245,13 @@ fn put(lab: &Lab, host: &str, path: &str, text: &str) {
 const CONFIG: &str = "/var/lib/kubelet/config.yaml";
 
 /// Changes a kubelet's configuration with an editor's means, and restarts it.
-fn reconfigure(lab: &Lab, host: &str, change: impl Fn(String) -> String) {
+pub fn reconfigure(lab: &Lab, host: &str, change: impl Fn(String) -> String) {
     let changed = change(lab.on(host, &["cat", CONFIG]));
     put(lab, host, CONFIG, &changed);
     restart(lab, host);
 }
 
-fn restart(lab: &Lab, host: &str) {
+pub fn restart(lab: &Lab, host: &str) {
     lab.minilab(&["restart", &format!("kubelet@{host}")]).ok();
     eventually(Duration::from_secs(20), "the kubelet serves again", || {
         let status = lab.status();
@@ -267,7 +267,7 @@ fn restart(lab: &Lab, host: &str) {
 }
 
 /// Takes out every top-level block of these names and puts this one in.
-fn replaced(config: &str, blocks: &[&str], by: &str) -> String {
+pub fn replaced(config: &str, blocks: &[&str], by: &str) -> String {
     let mut kept = String::new();
     let mut dropping = false;
     for line in config.lines() {

@@ -21,6 +21,7 @@ mod kubelet;
 mod leftovers;
 mod limits;
 mod machine;
+mod node_files;
 mod pods;
 mod proxy;
 mod services;

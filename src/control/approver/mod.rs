@@ -8,7 +8,7 @@
 mod judge;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -95,22 +95,16 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
 
 struct Approver {
     by: By,
-    inventory: Inventory,
+    inventory: Option<PathBuf>,
     client: Client,
     events: Recorder,
 }
 
 impl Approver {
     fn new(options: &Options) -> anyhow::Result<Self> {
-        let inventory = match &options.inventory {
-            None => Inventory::new(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|source| ApproverError::Read { path: path.clone(), source })?;
-                let parse = |source| ApproverError::Parse { path: path.clone(), source };
-                serde_yaml_ng::from_str(&text).map_err(parse)?
-            }
-        };
+        let inventory = options.inventory.clone();
+        // A wrong file is better told at the start than at the first request.
+        inventory.as_deref().map(read).transpose()?;
         let client = client::from_kubeconfig(&options.kubeconfig)?;
         let events = Recorder::new(client.clone(), "csr-approver", "");
         Ok(Self { by: options.approve, inventory, client, events })
@@ -158,7 +152,13 @@ impl Approver {
         match self.by {
             By::Any => Verdict::Approve,
             By::Inventory => {
-                let known = pending.node().and_then(|node| self.inventory.get(node));
+                // Read each time: nodes come and go.
+                let inventory = self.inventory.as_deref().map(read).transpose();
+                let inventory = inventory
+                    .inspect_err(|error| warn!(%error, "The inventory cannot be read"))
+                    .unwrap_or_default()
+                    .unwrap_or_default();
+                let known = pending.node().and_then(|node| inventory.get(node));
                 pending.judge(known, "the inventory")
             }
             By::NodeObject => {
@@ -213,6 +213,12 @@ impl Approver {
             last_transition_time: now,
         }
     }
+}
+
+fn read(path: &Path) -> Result<Inventory, ApproverError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ApproverError::Read { path: path.to_owned(), source })?;
+    serde_yaml_ng::from_str(&text).map_err(|source| ApproverError::Parse { path: path.to_owned(), source })
 }
 
 /// The server's own words, or why there was no answer.

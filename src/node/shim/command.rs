@@ -70,6 +70,7 @@ pub mod tests {
             log_path: format!("{name}/0.log").into(),
             security: Security::default(),
             limits: Limits::default(),
+            oom_score: 1000,
             target: None,
         }
     }

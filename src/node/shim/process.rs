@@ -27,9 +27,6 @@ use super::streams::{self, Inner, Outer, Wanted};
 use crate::sys::container::{self, Side};
 use crate::sys::packet::PacketSocket;
 
-/// Containers are the first to go when the machine's memory ends, before any role.
-const OOM_SCORE: &str = "1000";
-
 /// What is run, and with which rights.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -37,6 +34,8 @@ pub struct Program {
     pub env: Vec<(String, String)>,
     pub working_dir: String,
     pub rights: Rights,
+    /// How soon the kernel is to end it when memory does.
+    pub oom_score: i32,
     /// A terminal, of this size in columns and rows.
     pub terminal: Option<Option<(u16, u16)>>,
 }
@@ -185,8 +184,8 @@ impl Launch<'_> {
             Some(size) => self.open_terminal(size, shim)?,
             None => streams,
         };
-        // Refused only where it is higher already.
-        let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+        // Refused where it would fall below what the shim itself has.
+        let _ = fs::write("/proc/self/oom_score_adj", self.program.oom_score.to_string());
         let (user, container) = self.user(shim)?;
         if user.way == Way::Switch {
             streams.belong_to(user.identity.uid);

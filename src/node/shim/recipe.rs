@@ -38,6 +38,7 @@ pub fn program(spec: &ContainerSpec, sandbox: &Sandbox, image: &Image) -> Result
         env: command::environment(spec, &image.config, &sandbox.spec.hostname),
         working_dir: working_dir.or(from_image).unwrap_or("/").to_owned(),
         rights: Rights { security: spec.security.clone(), capabilities: capabilities(spec)? },
+        oom_score: spec.oom_score,
         terminal: spec.tty.then_some(None),
     })
 }

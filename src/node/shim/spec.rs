@@ -61,6 +61,9 @@ pub struct ContainerSpec {
     pub log_path: PathBuf,
     pub security: Security,
     pub limits: Limits,
+    /// `oom_score_adj`: by the pod's quality of service class.
+    #[serde(default = "first_to_go")]
+    pub oom_score: i32,
     /// The name of a running container whose processes this one sees (an ephemeral container's target).
     #[serde(default)]
     pub target: Option<String>,
@@ -120,6 +123,11 @@ pub struct Security {
 pub struct Limits {
     pub memory_bytes: Option<u64>,
     pub cpu_millis: Option<u64>,
+}
+
+/// What a best-effort container has.
+fn first_to_go() -> i32 {
+    1000
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]

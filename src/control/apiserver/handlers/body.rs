@@ -30,7 +30,8 @@ pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Value> {
         "" | "application/json" => json(body),
         wire::MEDIA => wire::decode(body).map_err(|error| Status::bad_request(error.to_string())),
         "application/yaml" | "text/yaml" => {
-            let refused = |why: String| Status::bad_request(format!("error converting YAML to JSON: yaml: {why}"));
+            let refused =
+                |why: String| Status::bad_request(format!("error converting YAML to JSON: yaml: {why}"));
             // The parser's time grows with the square of the nesting.
             if nests_deeply(body) {
                 return Err(refused("exceeded max depth of 1000".into()));

@@ -135,6 +135,9 @@ impl Config {
             .or(file.container_log_max_size.clone())
             .filter(|size| !size.is_empty())
             .unwrap_or_else(|| "10Mi".into());
+        if file.pod_pids_limit.is_some_and(|limit| limit > 0) || flags.pod_max_pids.is_some() {
+            ignored.push("podPidsLimit".into());
+        }
         let pids = flags.pod_max_pids.or(file.pod_pids_limit).unwrap_or(-1);
         let ports = Ports::of(&flags, &file, &defaults);
         let mode = flags.authorization_mode.as_ref().or(file.authorization.mode.as_ref());

@@ -19,6 +19,6 @@ mod store;
 
 pub use bootstrap::client;
 pub use condition::Condition;
-pub use reload::on_change;
+pub use reload::{Ears, on_change};
 pub use rotation::{expired, rotate_client};
 pub use serving::{issued, keep_serving, serving};

@@ -22,7 +22,7 @@ pub async fn on_change(paths: Vec<PathBuf>, mut changed: impl FnMut()) {
     let ears = Ears::on(&paths).ok();
     loop {
         tokio::select! {
-            () = hear(ears.as_ref()) => tokio::time::sleep(SETTLE).await,
+            () = Ears::hear(ears.as_ref()) => tokio::time::sleep(SETTLE).await,
             () = tokio::time::sleep(RESYNC) => {}
         }
         let now = contents(&paths);
@@ -37,13 +37,14 @@ fn contents(paths: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
     paths.iter().map(|path| std::fs::read(path).ok()).collect()
 }
 
-struct Ears {
+/// Hears of changes in the directories of some files.
+pub struct Ears {
     ready: Readable,
     inotify: Inotify,
 }
 
 impl Ears {
-    fn on(paths: &[PathBuf]) -> io::Result<Self> {
+    pub fn on(paths: &[PathBuf]) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let what = AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVED_TO
@@ -54,14 +55,15 @@ impl Ears {
         }
         Ok(Self { ready: Readable::of(&inotify)?, inotify })
     }
-}
 
-async fn hear(ears: Option<&Ears>) {
-    match ears {
-        None => std::future::pending().await,
-        Some(ears) => {
-            if ears.ready.until(|| ears.inotify.read_events().map_err(io::Error::from)).await.is_err() {
-                std::future::pending::<()>().await;
+    /// Returns at the next change; never where nothing can be heard.
+    pub async fn hear(ears: Option<&Self>) {
+        match ears {
+            None => std::future::pending().await,
+            Some(ears) => {
+                if ears.ready.until(|| ears.inotify.read_events().map_err(io::Error::from)).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
             }
         }
     }

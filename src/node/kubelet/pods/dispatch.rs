@@ -18,7 +18,10 @@ use tracing::{info, warn};
 use super::super::node::Registered;
 use super::PodError;
 use super::address::Addresses;
+use super::files::{Files, lost, mirrored};
+use super::probe::Counts;
 use super::services::Services;
+use super::static_pods::{is_static, mirror_of};
 use super::view::Fate;
 use super::volumes::PodDir;
 use super::worker::Worker;
@@ -47,14 +50,21 @@ pub struct Core {
 pub struct Desired {
     pub pod: Arc<Pod>,
     pub fate: Fate,
+    /// Of a static pod: how often the API's mirror of it went away.
+    pub mirrors_lost: u32,
 }
 
 /// The pods of this node, by uid.
 #[derive(Clone, Default)]
-pub struct Pods(Arc<Mutex<BTreeMap<String, Entry>>>, Arc<AtomicI64>);
+pub struct Pods {
+    entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+    /// When the loop went round last, in seconds since 1970.
+    beat: Arc<AtomicI64>,
+    probes: Counts,
+}
 
-struct Entry {
-    desired: watch::Sender<Desired>,
+pub(super) struct Entry {
+    pub(super) desired: watch::Sender<Desired>,
     wake: Arc<Notify>,
     /// As this kubelet sees it; the API may know it a little later.
     status: Option<PodStatus>,
@@ -73,17 +83,17 @@ impl Entry {
 impl Pods {
     /// The loop that hands pods to their workers went round.
     fn beat(&self) {
-        self.1.store(Timestamp::now().as_second(), Ordering::Relaxed);
+        self.beat.store(Timestamp::now().as_second(), Ordering::Relaxed);
     }
 
     /// Whether that loop has begun and not gone round for minutes (`SyncLoopHealthCheck`).
     pub fn is_stuck(&self) -> bool {
-        let last = self.1.load(Ordering::Relaxed);
+        let last = self.beat.load(Ordering::Relaxed);
         last != 0 && Timestamp::now().as_second() - last > STUCK_SECONDS
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, Entry>) -> T) -> T {
-        work(&mut self.0.lock().expect("nothing panics while holding the lock"))
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, Entry>) -> T) -> T {
+        work(&mut self.entries.lock().expect("nothing panics while holding the lock"))
     }
 
     /// Every pod, as the API last told.
@@ -123,7 +133,13 @@ impl Pods {
         all
     }
 
+    /// How its pods' probes went.
+    pub fn probes(&self) -> Counts {
+        self.probes.clone()
+    }
+
     pub fn remove(&self, uid: &str) {
+        self.probes.forget(uid);
         self.with(|pods| pods.remove(uid));
     }
 
@@ -148,9 +164,16 @@ pub async fn run(me: Registered, runtime: Runtime, pods: Pods) -> Result<(), Pod
     let here = watcher::Config::default().fields(&format!("spec.nodeName={}", core.me.config.node_name));
     let mut events = std::pin::pin!(watcher(api, here).backoff(Backoff::new()));
     let mut listed = BTreeSet::new();
+    let mut files = Files::open(&core);
+    // Before the first list: what a file asked for is nobody's orphan.
+    files.now(&core);
     loop {
         core.pods.beat();
         let event = tokio::select! {
+            () = files.changed() => {
+                files.apply(&core);
+                continue;
+            }
             Some(uid) = next(&mut news) => {
                 core.pods.wake(&uid);
                 continue;
@@ -181,16 +204,22 @@ async fn next(news: &mut Option<tokio::sync::mpsc::UnboundedReceiver<String>>) -
 }
 
 fn apply(core: &Arc<Core>, mut pod: Pod) {
+    if let Some(hash) = mirror_of(&pod) {
+        return mirrored(core, &pod, hash);
+    }
     // Nobody here reads it, and it is a good part of the object.
     pod.metadata.managed_fields = None;
     let fate = match pod.metadata.deletion_timestamp {
         Some(_) => Fate::Deleting { grace_seconds: grace(&pod) },
         None => Fate::Wanted,
     };
-    tell(core, Desired { pod: Arc::new(pod), fate });
+    tell(core, Desired { pod: Arc::new(pod), fate, mirrors_lost: 0 });
 }
 
 fn gone(core: &Arc<Core>, pod: &Pod) {
+    if mirror_of(pod).is_some() {
+        return lost(core, pod);
+    }
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     core.pods.with(|pods| {
         if let Some(entry) = pods.get(&uid) {
@@ -200,13 +229,13 @@ fn gone(core: &Arc<Core>, pod: &Pod) {
     });
 }
 
-fn grace(pod: &Pod) -> i64 {
+pub(super) fn grace(pod: &Pod) -> i64 {
     let own = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
     pod.metadata.deletion_grace_period_seconds.or(own).unwrap_or(30)
 }
 
 /// Hands a pod to its worker; makes the worker if need be.
-fn tell(core: &Arc<Core>, desired: Desired) {
+pub(super) fn tell(core: &Arc<Core>, desired: Desired) {
     let uid = desired.pod.metadata.uid.clone().unwrap_or_default();
     let fresh = core.pods.with(|pods| match pods.get(&uid) {
         Some(entry) => {
@@ -249,6 +278,11 @@ fn matters(old: &Desired, new: &Desired) -> bool {
 fn listing_done(core: &Arc<Core>, listed: &BTreeSet<String>) {
     core.pods.with(|pods| {
         for (uid, entry) in pods.iter().filter(|(uid, _)| !listed.contains(*uid)) {
+            if is_static(&entry.desired.borrow().pod) {
+                // Its mirror may have gone unheard.
+                entry.desired.send_modify(|desired| desired.mirrors_lost += 1);
+                continue;
+            }
             info!(pod = uid, "Pod is no longer in the API");
             entry
                 .desired
@@ -263,6 +297,7 @@ fn listing_done(core: &Arc<Core>, listed: &BTreeSet<String>) {
                 Desired {
                     pod: Arc::new(orphan(&sandbox)),
                     fate: Fate::Gone { grace_seconds: ORPHAN_GRACE_SECONDS },
+                    mirrors_lost: 0,
                 },
             );
         }

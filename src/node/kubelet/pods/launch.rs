@@ -10,6 +10,7 @@ use super::PodError;
 use super::downward::Surroundings;
 use super::env::{self, Context};
 use super::objects::{Fetched, Objects};
+use super::qos;
 use super::reporter::Reporter;
 use super::spec;
 use super::volumes::PodDir;
@@ -122,7 +123,9 @@ impl Launch<'_> {
         let mut mounts = self.dir.mounts(self.pod, container, &env)?;
         self.own_mounts(container, attempt, &mut mounts)?;
         let pod = self.pod.spec.as_ref().ok_or_else(|| PodError::Config("the pod has no spec".into()))?;
-        Ok(spec::container(pod, container, attempt, env, mounts))
+        let oom_score = qos::oom_score(pod, container, self.around.memory_bytes);
+        let spec = spec::container(pod, container, attempt, env, mounts);
+        Ok(crate::node::shim::ContainerSpec { oom_score, ..spec })
     }
 
     /// The files every container gets, unless it mounts its own there.

@@ -11,6 +11,7 @@ mod dispatch;
 mod downward;
 mod env;
 mod etc;
+mod files;
 mod hook;
 mod launch;
 mod log_files;
@@ -21,6 +22,7 @@ mod qos;
 mod reporter;
 mod services;
 mod spec;
+mod static_pods;
 mod status;
 mod step;
 mod view;
@@ -34,10 +36,9 @@ use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 
-use k8s_openapi::api::core::v1::Pod;
-
 pub use dispatch::{Pods, run};
 pub use log_files::rotate as rotate_logs;
+pub use static_pods::is_static;
 
 use crate::node::image::ImageError;
 use crate::node::shim::ShimError;
@@ -64,13 +65,4 @@ pub enum PodError {
     Image(#[from] ImageError),
     #[error(transparent)]
     Shim(#[from] ShimError),
-}
-
-/// Where a pod came from: a file on this node, else the API.
-const SOURCE: &str = "kubernetes.io/config.source";
-
-/// Whether a pod was not asked for by the API.
-pub fn is_static(pod: &Pod) -> bool {
-    let source = pod.metadata.annotations.as_ref().and_then(|all| all.get(SOURCE));
-    source.is_some_and(|source| source != "api")
 }

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+/// Only root of the machine may set it; elsewhere such a container has the score of its shim.
+const GUARANTEED: i32 = -997;
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub fn class(spec: &PodSpec) -> &'static str {
@@ -26,6 +29,22 @@ pub fn class(spec: &PodSpec) -> &'static str {
     }
 }
 
+/// How soon the kernel ends a container when memory does (`pkg/kubelet/qos/policy.go`): the less of the machine
+/// it asked for, the sooner.
+pub fn oom_score(spec: &PodSpec, container: &Container, capacity: u64) -> i32 {
+    match class(spec) {
+        "Guaranteed" => GUARANTEED,
+        "BestEffort" => 1000,
+        _ => {
+            let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+            let asked = amount(requests, "memory").map_or(0, |milli| milli / 1000);
+            let share = i64::try_from(capacity).ok().filter(|capacity| *capacity > 0);
+            let share = share.map_or(0, |capacity| asked.saturating_mul(1000) / capacity);
+            i32::try_from(1000 - share).unwrap_or(0).clamp(1000 + GUARANTEED, 999)
+        }
+    }
+}
+
 fn amount(list: Option<&BTreeMap<String, Quantity>>, resource: &str) -> Option<i64> {
     let quantity = list?.get(resource)?;
     crate::api::quantity::Quantity::parse(&quantity.0)
@@ -43,6 +62,21 @@ mod tests {
         class(
             &serde_json::from_value(json!({"containers": [{"name": "a", "resources": resources}]})).unwrap(),
         )
+    }
+
+    #[test]
+    fn who_asked_for_more_memory_is_ended_later() {
+        let score = |resources: serde_json::Value| {
+            let spec: PodSpec =
+                serde_json::from_value(json!({"containers": [{"name": "a", "resources": resources}]}))
+                    .unwrap();
+            oom_score(&spec, &spec.containers[0], 4 << 30)
+        };
+        assert_eq!(score(json!({})), 1000);
+        assert_eq!(score(json!({"requests": {"memory": "1Gi"}})), 750);
+        assert_eq!(score(json!({"requests": {"cpu": "1"}})), 999);
+        assert_eq!(score(json!({"requests": {"memory": "8Gi"}})), 3);
+        assert_eq!(score(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), -997);
     }
 
     #[test]

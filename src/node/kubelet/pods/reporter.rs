@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus};
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::super::api_text;
+use super::static_pods::{is_static, mirror};
 use crate::client::Backoff;
 use crate::client::events::{Kind, Recorder, reference};
 
@@ -30,6 +31,7 @@ impl Reporter {
             api: Api::namespaced(client, &namespace),
             name: pod.metadata.name.clone().unwrap_or_default(),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
+            mirror: is_static(pod).then(|| mirror(pod)),
         };
         tokio::spawn(sender.run(changes, done));
         Self { wanted, sent, events, about: reference(pod) }
@@ -44,6 +46,11 @@ impl Reporter {
             }
             news
         });
+    }
+
+    /// Sends the last one once more: the API has lost it, with the object it belonged to.
+    pub fn again(&self) {
+        self.wanted.send_modify(|_| {});
     }
 
     /// Waits until the API has what was reported last.
@@ -88,6 +95,8 @@ struct Sender {
     api: Api<Pod>,
     name: String,
     uid: String,
+    /// Of a static pod: what the API shows in its place.
+    mirror: Option<Pod>,
 }
 
 impl Sender {
@@ -117,11 +126,19 @@ impl Sender {
     }
 
     async fn send(&self, status: &PodStatus) -> Result<(), kube::Error> {
-        let change = json!({"metadata": {"uid": self.uid}, "status": patch(status)});
-        self.api
-            .patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(change))
-            .await
-            .map(|_| ())
+        let change = match &self.mirror {
+            Some(_) => json!({"status": patch(status)}),
+            None => json!({"metadata": {"uid": self.uid}, "status": patch(status)}),
+        };
+        let change = Patch::Strategic(change);
+        let parameters = PatchParams::default();
+        match (self.api.patch_status(&self.name, &parameters, &change).await, &self.mirror) {
+            (Err(kube::Error::Api(answer)), Some(mirror)) if answer.code == 404 => {
+                self.api.create(&PostParams::default(), mirror).await?;
+                self.api.patch_status(&self.name, &parameters, &change).await.map(drop)
+            }
+            (outcome, _) => outcome.map(drop),
+        }
     }
 }
 

@@ -78,6 +78,7 @@ pub fn container(
         log_path: log_path(&container.name, attempt),
         security: security(pod, container),
         limits: limits(container.resources.as_ref()),
+        oom_score: 1000,
         target: target(pod, &container.name),
         env,
     }

@@ -35,11 +35,6 @@ impl Call {
         self.query.iter().filter(move |(key, _)| *key == name).map(|(_, value)| value.as_str())
     }
 
-    /// What streams are asked for: only `1` means yes.
-    pub fn is_one(&self, name: &str) -> bool {
-        self.parameter(name) == Some("1")
-    }
-
     /// The path's parts below a service's root.
     pub fn below(&self, root: &str) -> Vec<String> {
         let rest = self.path.strip_prefix(root.trim_end_matches('/')).unwrap_or_default();
@@ -94,7 +89,7 @@ mod tests {
         assert_eq!(call.path, "/exec/a/b/c/d");
         assert_eq!(call.below("/exec"), ["a", "b", "c", "d"]);
         assert_eq!(call.all("command").collect::<Vec<_>>(), ["ls", "-l x"]);
-        assert!(call.is_one("input") && !call.is_one("tty") && !call.is_one("output"));
+        assert_eq!((call.parameter("input"), call.parameter("output")), (Some("1"), None));
         assert!(decode("/%zz").is_none() && decode("/%ff").is_none() && decode("/%4").is_none());
     }
 }

@@ -49,20 +49,10 @@ impl Counts {
     }
 }
 
-/// Which streams are asked for: each parameter counts only as exactly `1`, and of a terminal standard error
-/// is silently left out (`remotecommand.NewOptions`).
+/// Which streams are asked for. The refusal is go-restful's here, which ends in no newline.
 pub fn options(call: &Call) -> Result<Options, Response> {
-    let tty = call.is_one("tty");
-    let options = Options {
-        stdin: call.is_one("input"),
-        stdout: call.is_one("output"),
-        stderr: call.is_one("error") && !tty,
-        tty,
-    };
-    match options.stdin || options.stdout || options.stderr {
-        true => Ok(options),
-        false => Err(text(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr")),
-    }
+    Options::from_query(call.parts.uri.query().unwrap_or_default())
+        .map_err(|refusal| text(refusal.status, refusal.body.trim_end()))
 }
 
 /// A pod by its name.

@@ -4,6 +4,7 @@
 //! container is asked is in `ask`.
 
 mod ask;
+mod counts;
 mod grpc;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub use ask::{Subject, fetch};
+pub use counts::{Counts, Series};
 
 /// What a probe found out.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +41,9 @@ pub struct Patient {
     /// It had passed its startup probe before this kubelet began.
     pub started: bool,
     pub news: mpsc::Sender<News>,
+    pub counts: Counts,
+    /// Namespace, name and uid of its pod.
+    pub pod: (String, String, String),
 }
 
 enum Outcome {
@@ -122,8 +127,11 @@ impl Patient {
         }
     }
 
-    async fn ask(&self, probe: &Probe, kind: &str) -> Outcome {
+    async fn ask(&self, probe: &Probe, kind: &'static str) -> Outcome {
         let outcome = self.subject.ask(probe, seconds(probe.timeout_seconds, 1)).await;
+        let (namespace, pod, uid) = self.pod.clone();
+        let container = self.subject.container.name.clone();
+        self.counts.note(Series { namespace, pod, uid, container, kind, result: outcome.name() });
         match &outcome {
             Outcome::Success => {}
             Outcome::Failure(why) => self.tell(Finding::Failed(format!("{kind} probe failed: {why}"))).await,

@@ -1,13 +1,13 @@
 //! A pod's volumes under `/var/lib/kubelet/pods/UID/volumes`, at upstream's paths.
 //!
-//! Kinds: emptyDir, hostPath, configMap, secret, downwardAPI, projected. Others (CSI, NFS, claims …) are
+//! Kinds: emptyDir, hostPath, configMap, secret, downwardAPI, projected; the last three on tmpfs. Others (CSI, NFS, claims …) are
 //! refused by name. Files that come from the API are refreshed by setting the volumes up again.
 
 mod atomic;
 mod payload;
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{
@@ -74,6 +74,9 @@ impl PodDir {
             empty_dir(&path, empty)?;
         }
         if let Some(payload) = gather.payload(volume).await? {
+            if kept_in_memory(volume) {
+                in_memory(&path)?;
+            }
             atomic::write(&path, &payload).map_err(io)?;
         }
         match fs_group.and_then(|group| u32::try_from(group).ok()) {
@@ -107,9 +110,9 @@ impl PodDir {
 
     /// Takes the pod's directory away with everything mounted in it.
     pub fn remove(&self) {
-        let volumes = self.0.join("volumes").join("kubernetes.io~empty-dir");
-        for entry in fs::read_dir(volumes).into_iter().flatten().flatten() {
-            // Most are no mounts.
+        let kinds = fs::read_dir(self.0.join("volumes")).into_iter().flatten().flatten();
+        for entry in kinds.flat_map(|kind| fs::read_dir(kind.path()).into_iter().flatten().flatten()) {
+            // Some are no mounts.
             let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
         }
         if let Err(error) = fs::remove_dir_all(&self.0)
@@ -118,6 +121,27 @@ impl PodDir {
             tracing::warn!(path = %self.0.display(), %error, "Cannot remove a pod's directory");
         }
     }
+}
+
+/// What upstream keeps off the disk: secrets, tokens, and what may hold them.
+fn kept_in_memory(volume: &Volume) -> bool {
+    volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some()
+}
+
+/// A tmpfs of the volume's own, unless there is one already.
+fn in_memory(path: &Path) -> Result<(), PodError> {
+    let io = |source| PodError::Io { what: "make", path: path.to_owned(), source };
+    fs::create_dir_all(path).map_err(io)?;
+    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev());
+    let parent = path.parent().unwrap_or(path);
+    if device(path).map_err(io)? != device(parent).map_err(io)? {
+        return Ok(());
+    }
+    // Files of a kubelet that kept them on disk may be bound in running containers.
+    if path.join("..data").is_symlink() {
+        return Ok(());
+    }
+    crate::sys::mount::tmpfs(path, "mode=1777").map_err(|error| PodError::Volume(error.to_string()))
 }
 
 fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> Result<(), PodError> {

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::super::super::api_text;
 use super::super::spec;
+use super::super::static_pods::is_static;
 use super::super::view::Fate;
 use super::Worker;
 use crate::client::Backoff;
@@ -35,6 +36,9 @@ impl Worker {
             self.reporter.flushed().await;
             self.delete(pod).await;
         }
+        if is_static(pod) {
+            self.delete(pod).await;
+        }
         for sandbox in sandboxes {
             if let Err(error) = self.core.runtime.remove_sandbox(&sandbox.id).await {
                 warn!(%error, pod = self.uid, "Failed to remove sandbox");
@@ -55,12 +59,11 @@ impl Worker {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let api: Api<Pod> = Api::namespaced(self.core.me.client.clone(), namespace);
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let preconditions = Preconditions { uid: Some(self.uid.clone()), resource_version: None };
-        let parameters = DeleteParams {
-            grace_period_seconds: Some(0),
-            preconditions: Some(preconditions),
-            ..DeleteParams::default()
-        };
+        // A mirror has a uid of its own.
+        let own = (!is_static(pod)).then(|| self.uid.clone());
+        let preconditions = own.map(|uid| Preconditions { uid: Some(uid), resource_version: None });
+        let parameters =
+            DeleteParams { grace_period_seconds: Some(0), preconditions, ..DeleteParams::default() };
         let mut backoff = Backoff::new();
         loop {
             match api.delete(name, &parameters).await {

@@ -90,7 +90,11 @@ impl Worker {
                 id: id.clone(),
                 address: ip.clone(),
             };
-            let patient = Patient { subject, started, news: self.findings.0.clone() };
+            let text = |value: &Option<String>| value.clone().unwrap_or_default();
+            let named = (text(&pod.metadata.namespace), text(&pod.metadata.name), self.uid.clone());
+            let counts = self.core.pods.probes();
+            let news = self.findings.0.clone();
+            let patient = Patient { subject, started, news, counts, pod: named };
             self.probes.insert(id.clone(), tokio::spawn(probe::observe(patient)).abort_handle());
         }
     }

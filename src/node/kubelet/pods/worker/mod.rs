@@ -49,6 +49,8 @@ pub struct Worker {
     findings: (mpsc::Sender<News>, mpsc::Receiver<News>),
     /// Back-offs already told, by container.
     told: BTreeMap<String, &'static str>,
+    /// Of a static pod: how often its mirror was lost so far.
+    mirrors_lost: u32,
 }
 
 impl Drop for Worker {
@@ -73,6 +75,7 @@ impl Worker {
             refresh: None,
             findings: mpsc::channel(16),
             told: BTreeMap::new(),
+            mirrors_lost: 0,
             core,
             uid,
             desired,
@@ -98,7 +101,7 @@ impl Worker {
     /// Brings the pod as far as it goes now. Answers when to look again; nothing when all is over.
     async fn sync(&mut self) -> Option<Option<Timestamp>> {
         loop {
-            let Desired { pod, fate } = self.desired.borrow_and_update().clone();
+            let Desired { pod, fate, mirrors_lost } = self.desired.borrow_and_update().clone();
             let sandboxes = self.core.runtime.of_pod(&self.uid);
             self.admit(&pod, fate, &sandboxes);
             self.listen_to_last_words(&pod, &sandboxes);
@@ -115,6 +118,9 @@ impl Worker {
             let starting = plan.actions.iter().any(|action| matches!(action, Action::Start { .. }));
             if !starting && !matches!(fate, Fate::Gone { .. }) {
                 self.reporter.report(told);
+            }
+            if std::mem::replace(&mut self.mirrors_lost, mirrors_lost) != mirrors_lost {
+                self.reporter.again();
             }
             self.observe_health(&pod, &sandboxes);
             self.tell_waiting(&pod, &plan);

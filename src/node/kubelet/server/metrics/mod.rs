@@ -156,5 +156,20 @@ fn probes(me: &Kubelet) -> Page {
     let help = "Start time of the process since unix epoch in seconds.";
     let started = me.started.as_duration().as_secs_f64();
     page.single("process_start_time_seconds", "gauge", help, started);
+    let name = "prober_probe_total";
+    let help =
+        "[BETA] Cumulative number of a liveness, readiness or startup probe for a container by result.";
+    page.family(name, "counter", help);
+    for (series, count) in me.pods.probes().all() {
+        let labels = [
+            ("container", series.container.as_str()),
+            ("namespace", series.namespace.as_str()),
+            ("pod", series.pod.as_str()),
+            ("pod_uid", series.uid.as_str()),
+            ("probe_type", series.kind),
+            ("result", series.result),
+        ];
+        page.sample(name, &labels, count);
+    }
     page
 }
