@@ -129,6 +129,8 @@ fn set_sysctls(kind: HostKind) -> Result<(), NetlinkError> {
     // Inherited from the machine otherwise, where it may be strict.
     sysctl("net/ipv4/conf/all/rp_filter", "0")?;
     sysctl("net/ipv4/conf/default/rp_filter", "0")?;
+    // A peer that acknowledges nothing is given up after three seconds; one that says it has no room, never.
+    sysctl("net/ipv4/tcp_retries2", "3")?;
     if matches!(kind, HostKind::Wire | HostKind::Node) {
         sysctl("net/ipv4/ip_forward", "1")?;
     }

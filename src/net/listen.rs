@@ -8,9 +8,6 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::NetError;
 
-/// Silence on a connection is noticed after this many milliseconds.
-const USER_TIMEOUT_MS: u32 = 3000;
-
 /// Listens on an address of this network namespace.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, NetError> {
     let failed = |source| NetError::Bind { address: address.to_string(), source };
@@ -29,7 +26,10 @@ pub fn inherit(listener: StdListener) -> Result<TcpListener, NetError> {
     TcpListener::from_std(listener).map_err(NetError::Inherit)
 }
 
-/// No Nagle (an answer never waits for an acknowledgement), keepalive probes, and an end to silence.
+/// No Nagle (an answer never waits for an acknowledgement), and keepalive probes.
+///
+/// No `TCP_USER_TIMEOUT`: it also ends connections whose peer lives and only does not read for a while
+/// (`kubectl logs | less`). Where something was sent and nothing comes back, the hosts' `tcp_retries2` ends it.
 pub fn tune(stream: &TcpStream) {
     // A socket whose peer has already gone refuses these; its next read says so.
     let _ = stream.set_nodelay(true);
@@ -37,6 +37,5 @@ pub fn tune(stream: &TcpStream) {
     let _ = setsockopt(&fd, sockopt::KeepAlive, &true);
     let _ = setsockopt(&fd, sockopt::TcpKeepIdle, &5);
     let _ = setsockopt(&fd, sockopt::TcpKeepInterval, &1);
-    let _ = setsockopt(&fd, sockopt::TcpKeepCount, &3);
-    let _ = setsockopt(&fd, sockopt::TcpUserTimeout, &USER_TIMEOUT_MS);
+    let _ = setsockopt(&fd, sockopt::TcpKeepCount, &1);
 }

@@ -7,12 +7,14 @@ mod danger;
 mod dial;
 mod go_text;
 mod listen;
+mod records;
 mod serve;
 mod tls;
 
 pub use dial::{BoxStream, Dial, DialError, Direct, TlsDialer};
 pub use go_text::{go_text, io_text};
 pub use listen::{bind, bind_udp, inherit};
+pub use records::Records;
 pub use serve::{Peer, Server};
 pub use tls::{Identity, Protocols, ServingCert, Verify, client_config};
 

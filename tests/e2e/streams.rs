@@ -409,3 +409,42 @@ fn what_is_interrupted_leaves_nothing_in_api_server_and_kubelet() {
         });
     }
 }
+
+#[test]
+fn a_reader_that_stops_holds_no_other_back_and_loses_nothing() {
+    let lab = Lab::up();
+    lab.run(
+        "web",
+        "yes 0123456789012345678901234567890123456789 | head -c 30000000; echo; echo done; sleep infinity",
+    );
+    let api = lab.pid("kube-apiserver", "control");
+    eventually(Duration::from_secs(30), "the log is written", || {
+        let tail = lab.kubectl(&["logs", "web", "--tail=1"]).ok();
+        if tail == "done\n" { Ok(()) } else { Err(tail) }
+    });
+    let before = held(api);
+    let mut reader = lab
+        .kubectl_command(clients::any())
+        .args(["logs", "web"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = reader.stdout.take().unwrap();
+    out.read_exact(&mut [0; 1]).unwrap();
+    // A command that reads nothing of what is sent to it, for longer than silence is borne.
+    let mut exec = lab.kubectl_command(clients::any());
+    exec.args(["exec", "-i", "web", "--", "sh", "-c", "sleep 5; wc -c"]);
+    let slow = std::thread::spawn(move || with_input(exec, &vec![0; 20 << 20]));
+    let started = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(lab.kubectl(&["exec", "web", "--", "echo", "others"]).ok(), "others\n");
+    }
+    assert!(started.elapsed() < Duration::from_secs(10), "others waited {:?}", started.elapsed());
+    assert_eq!(good(&slow.join().unwrap()).trim(), (20 << 20).to_string());
+    let now = held(api);
+    assert!(now.2 < before.2 + 40_000, "{now:?}, before {before:?}");
+    let mut rest = Vec::new();
+    out.read_to_end(&mut rest).unwrap();
+    assert!(reader.wait().unwrap().success() && rest.ends_with(b"done\n"), "{} bytes", rest.len());
+}

@@ -176,13 +176,10 @@ impl Driver {
         mut outgoing: mpsc::Receiver<Message>,
     ) -> Result<(), Error> {
         while let Some(message) = outgoing.recv().await {
-            let mut last = message.is_close();
-            sink.feed(message).await?;
-            while !last && let Ok(message) = outgoing.try_recv() {
-                last = message.is_close();
-                sink.feed(message).await?;
-            }
-            sink.flush().await?;
+            let last = message.is_close();
+            // One by one, as Go does: each is a TLS record then. The official Python client never sees a
+            // message that came in the record of the one before.
+            sink.send(message).await?;
             self.wrote.store(true, Ordering::Relaxed);
             if last {
                 break;

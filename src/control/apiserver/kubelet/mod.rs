@@ -18,7 +18,7 @@ use super::lookup::{object, text};
 use super::registry::Resource;
 use crate::api::status::{Result, Status};
 use crate::control::store::Store;
-use crate::net::{BoxStream, Dial, DialError, TlsDialer};
+use crate::net::{BoxStream, Dial, DialError, Records, TlsDialer};
 use rustls::ClientConfig;
 use tokio_rustls::client::TlsStream;
 
@@ -103,13 +103,13 @@ impl KubeletClient {
         &self,
         to: &Location,
         backend: Backend,
-    ) -> std::result::Result<TlsStream<BoxStream>, DialError> {
+    ) -> std::result::Result<Records<TlsStream<BoxStream>>, DialError> {
         let config = match backend {
             Backend::AsConfigured => &self.tls,
             Backend::Unverified => &self.unverified,
         };
         let dialer = TlsDialer { road: Arc::clone(&self.road), config: Arc::clone(config) };
-        dialer.connect(&to.host, to.port, None).await
+        dialer.connect(&to.host, to.port, None).await.map(Records)
     }
 }
 

@@ -107,17 +107,13 @@ mod tests {
 
     #[test]
     fn fields_have_gnostics_numbers() {
-        let out = schema(&json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "string"}}}));
+        let out =
+            schema(&json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "string"}}}));
         let a = [0xb2, 1, 8, 0x0a, 6, b's', b't', b'r', b'i', b'n', b'g'];
         let pair = [&[0x0a, 1, b'a', 0x12, 11][..], &a].concat();
         let properties = [&[0x0a, 16][..], &pair].concat();
-        let want = [
-            &[0x9a, 1, 1, b'a', 0xb2, 1, 8, 0x0a, 6][..],
-            b"object",
-            &[0xca, 1, 18],
-            &properties,
-        ]
-        .concat();
+        let want =
+            [&[0x9a, 1, 1, b'a', 0xb2, 1, 8, 0x0a, 6][..], b"object", &[0xca, 1, 18], &properties].concat();
         assert_eq!(out.0, want);
     }
 }

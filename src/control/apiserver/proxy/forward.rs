@@ -15,7 +15,7 @@ use super::{Client, Proxy, Streamed, backend, headers, upgrade};
 use crate::api::status::{Result, Status};
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::kubelet::Backend;
-use crate::net::{BoxStream, TlsDialer};
+use crate::net::{BoxStream, Records, TlsDialer};
 
 const METHODS: [Method; 7] =
     [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
@@ -77,7 +77,7 @@ async fn dial(call: &Call, target: &Target) -> std::result::Result<BoxStream, St
         }
         Target::TlsUnverified { host, port } => {
             let stream = proxy.blind().connect(host, number(port)?, None).await;
-            stream.map(|stream| Box::new(stream) as BoxStream).map_err(|error| error.to_string())
+            stream.map(|stream| Box::new(Records(stream)) as BoxStream).map_err(|error| error.to_string())
         }
     }
 }

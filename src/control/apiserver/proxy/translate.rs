@@ -138,7 +138,9 @@ impl Translation {
         if let Ok(host) = HeaderValue::from_str(&self.to.to_string()) {
             headers.insert(header::HOST, host);
         }
-        SPDY_PROTOCOLS.iter().for_each(|name| drop(headers.append(VERSION, HeaderValue::from_static(name))));
+        for name in SPDY_PROTOCOLS {
+            headers.append(VERSION, HeaderValue::from_static(name));
+        }
         headers
     }
 }
