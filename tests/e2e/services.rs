@@ -3,9 +3,6 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use crate::kit::{Lab, eventually, lab::binary};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -102,13 +99,11 @@ return u.urlopen(r, timeout=2, context=ssl.create_default_context(cafile=d + 'ca
     assert!(wire.contains(" 198.51.100.2:6443"), "the wire carries the API server's address:\n{wire}");
     assert!(!wire.contains("10.96.0.1"), "no service address leaves the node:\n{wire}");
 
-    // Stopped, so that nobody puts the rules back.
-    let proxy = Pid::from_raw(lab.pid("kube-proxy", "node-1"));
-    kill(proxy, Signal::SIGSTOP).unwrap();
+    lab.minilab(&["stop", "kube-proxy@node-1"]).ok();
     says(&lab, "vip", "ok");
     lab.on("node-1", &["kube-proxy", "--cleanup"]);
     says(&lab, "vip", "failed");
-    kill(proxy, Signal::SIGKILL).unwrap();
+    lab.minilab(&["start", "kube-proxy@node-1"]).ok();
     says(&lab, "vip", "ok");
     says(&lab, "ask", "ok 200");
 }

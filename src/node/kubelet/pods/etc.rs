@@ -86,6 +86,10 @@ pub fn resolv_conf(spec: &PodSpec, namespace: &str, dns: &Dns<'_>) -> String {
         }
     }
     let mut text = String::new();
+    for list in [&mut servers, &mut searches] {
+        let mut seen = std::collections::BTreeSet::new();
+        list.retain(|one| seen.insert(one.clone()));
+    }
     if !searches.is_empty() {
         text.push_str(&format!("search {}\n", searches.join(" ")));
     }
@@ -131,6 +135,21 @@ mod tests {
         );
         let host = serde_json::from_value(json!({"containers": [], "hostNetwork": true})).unwrap();
         assert_eq!(resolv_conf(&host, "default", &dns), "search lab\nnameserver 9.9.9.9\n");
+    }
+
+    #[test]
+    fn a_pods_own_settings_are_added_once_and_replace_options() {
+        let servers = ["10.96.0.10".to_owned()];
+        let dns = Dns { servers: &servers, domain: "cluster.local", node: "" };
+        let spec: PodSpec = serde_json::from_value(json!({"containers": [], "dnsConfig": {
+            "nameservers": ["10.96.0.10", "192.0.2.53"], "searches": ["svc.cluster.local", "lab"],
+            "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}}))
+        .unwrap();
+        assert_eq!(
+            resolv_conf(&spec, "default", &dns),
+            "search default.svc.cluster.local svc.cluster.local cluster.local lab\n\
+             nameserver 10.96.0.10\nnameserver 192.0.2.53\noptions ndots:2 edns0\n"
+        );
     }
 
     #[test]

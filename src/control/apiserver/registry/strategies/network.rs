@@ -120,3 +120,39 @@ pub static ENDPOINT_SLICE: Strategy = Strategy {
     row: table::endpoint_slice,
     ..PLAIN
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_type_takes_the_old_types_fields_along() {
+        let old = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Cluster",
+            "allocateLoadBalancerNodePorts": true, "ports": [{"port": 80, "nodePort": 30080}]}, "status": {}});
+        let mut new = old.clone();
+        new["spec"]["type"] = json!("ClusterIP");
+        (SERVICE.prepare_update)(&mut new, &old);
+        assert_eq!(new["spec"], json!({"type": "ClusterIP", "ports": [{"port": 80}]}));
+        assert!(
+            crate::control::apiserver::validation::network::service(&new, None)
+                .iter()
+                .all(|one| !one.field.contains("Port"))
+        );
+        let mut chosen = old.clone();
+        chosen["spec"]["type"] = json!("NodePort");
+        (SERVICE.prepare_update)(&mut chosen, &old);
+        assert_eq!(chosen["spec"]["ports"][0]["nodePort"], 30080, "a node port stays a node port");
+    }
+
+    #[test]
+    fn affinity_and_policies_have_upstreams_defaults() {
+        let mut service =
+            json!({"spec": {"sessionAffinity": "ClientIP", "type": "NodePort", "ports": [{"port": 80}]}});
+        (SERVICE.default)(&mut service);
+        assert_eq!(service["spec"]["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"], 10_800);
+        assert_eq!(service["spec"]["externalTrafficPolicy"], "Cluster");
+        service["spec"]["sessionAffinity"] = json!("None");
+        (SERVICE.default)(&mut service);
+        assert!(service["spec"]["sessionAffinityConfig"].is_null());
+    }
+}
