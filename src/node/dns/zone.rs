@@ -192,7 +192,11 @@ impl Index {
             ["dns-version"] => Found::NoData,
             ["ns", "dns"] => self.name_server(wanted),
             [namespace, "svc" | "pod"] => {
-                self.namespaces.contains(*namespace).then_some(Found::NoData).unwrap_or(Found::NoName)
+                if self.namespaces.contains(*namespace) {
+                    Found::NoData
+                } else {
+                    Found::NoName
+                }
             }
             [address, namespace, "pod"] => self.pod(plugin, address, namespace, wanted),
             [rest @ .., service, namespace, "svc"] => {

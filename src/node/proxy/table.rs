@@ -175,8 +175,8 @@ impl Service<'_> {
             if let Some(pods) = self.ruleset.cluster_cidr {
                 table.rule(&chain, Rule::new().source(pods).goto(cluster));
             }
-            table.rule(&chain, Rule::new().from_this_machine().jump(MARK));
-            table.rule(&chain, Rule::new().from_this_machine().goto(cluster));
+            table.rule(&chain, Rule::new().source_is_this_machine().jump(MARK));
+            table.rule(&chain, Rule::new().source_is_this_machine().goto(cluster));
             if !port.local.is_empty() {
                 table.rule(&chain, Rule::new().goto(&chain_name("local", self.name)));
             }

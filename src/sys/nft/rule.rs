@@ -181,7 +181,7 @@ impl Rule {
     }
 
     /// `fib saddr type local`: the sender is this machine.
-    pub fn from_this_machine(self) -> Self {
+    pub fn source_is_this_machine(self) -> Self {
         self.expression("fib", |fib| {
             fib.number(1, REGISTER_1);
             fib.number(2, FIB_TYPE);

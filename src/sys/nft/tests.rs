@@ -164,6 +164,6 @@ fn every_expression_is_taken_by_the_kernel() {
     batch.rule("fwd", &Rule::new().known_connection().verdict(&Verdict::Accept));
     batch.rule("fwd", &Rule::new().source_in("pods").destination_in("pods").destination_outside(pods));
     batch.rule("fwd", &Rule::new().both_ends_in("pairs").service_in("named").verdict_by_port("ports"));
-    batch.rule("fwd", &Rule::new().from_this_machine().destination_ports(Protocol::Tcp, 80, 90));
+    batch.rule("fwd", &Rule::new().source_is_this_machine().destination_ports(Protocol::Tcp, 80, 90));
     batch.commit().unwrap();
 }

@@ -59,10 +59,11 @@ fn port(causes: &mut Vec<Cause>, port: &Value, path: &str) {
 
 fn peer(causes: &mut Vec<Cause>, peer: &Value, path: &str) {
     let (pods, namespaces, block) = (&peer["podSelector"], &peer["namespaceSelector"], &peer["ipBlock"]);
-    if pods.is_null() && namespaces.is_null() && block.is_null() {
+    let selects = !pods.is_null() || !namespaces.is_null();
+    if !selects && block.is_null() {
         return causes.push(Cause::required(path, "must specify a peer"));
     }
-    if !block.is_null() && !(pods.is_null() && namespaces.is_null()) {
+    if selects && !block.is_null() {
         return causes.push(Cause::forbidden(path, "may not specify both ipBlock and another peer"));
     }
     metadata::selector(causes, pods, &join(path, "podSelector"));
