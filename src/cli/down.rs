@@ -145,7 +145,8 @@ pub fn remove(lab: &LabDir) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn remove_tree(lab: &LabDir, path: &Path) -> Result<(), Trouble> {
+/// Removes one file or directory of a lab, whoever in the lab it belongs to.
+pub fn remove_tree(lab: &LabDir, path: &Path) -> Result<(), Trouble> {
     let removed = match std::fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
         Ok(_) => std::fs::remove_file(path),

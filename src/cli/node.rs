@@ -15,15 +15,15 @@ use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 
-use super::{Answer, Outcome, Output, Trouble, status, up};
+use super::{Answer, Outcome, Output, Trouble, down, status, up};
 use crate::client;
+use crate::lab::files;
 use crate::lab::material::Material;
 use crate::lab::paths::{Mode, Setting};
 use crate::lab::plan::{Plan, plan};
 use crate::lab::protocol::{Control, Reply, Request};
 use crate::lab::spec::{MOST_NODES, Spec};
 use crate::lab::state::LabDir;
-use crate::lab::{files, removal};
 
 /// How long a token made for a join lives.
 const TOKEN_SECONDS: i64 = 24 * 3600;
@@ -135,7 +135,7 @@ impl Remove {
         // The host first: a kubelet that lives would register its Node again.
         change(lab, &spec, &material)?;
         super::runtime()?.block_on(forget(lab, &self.name))?;
-        removal::as_root_of(lab, &lab.host(&self.name))?;
+        down::remove_tree(lab, &lab.host(&self.name))?;
         say(self.output, "removed", &self.name, began)?;
         if !self.output.json() {
             eprintln!(

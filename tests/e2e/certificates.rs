@@ -73,7 +73,7 @@ fn a_request_is_approved_signed_and_used_or_denied_for_good() {
     );
     let late = lab.kubectl(&["certificate", "deny", "vera"]);
     assert!(
-        late.stderr.contains("Approved and Denied conditions are mutually exclusive"),
+        late.stderr.contains("certificate signing request \"vera\" is already Approved"),
         "{}{}",
         late.stdout,
         late.stderr

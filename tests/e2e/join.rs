@@ -79,3 +79,45 @@ fn a_pasted_error_is_explained() {
     assert!(said.starts_with("node-to-apiserver.restriction: NodeRestriction refused a kubelet"), "{said}");
     assert_eq!(lab.minilab(&["explain", "no such thing at all"]).code, 2);
 }
+
+/// What a learner sees when a step of TLS bootstrapping is missing, one after the other.
+#[test]
+fn each_missing_step_of_a_join_has_its_own_words() {
+    let lab = Lab::up();
+    lab.kubectl(&["delete", "clusterrolebinding", "kubeadm:node-autoapprove-bootstrap"]).ok();
+    let waiting = lab.minilab(&["node", "add", "--timeout", "3"]);
+    assert_eq!(waiting.code, 4, "{}{}", waiting.stdout, waiting.stderr);
+    let pending = || {
+        let requests = lab.kubectl(&["get", "csr", "--no-headers"]).ok();
+        let line = requests.lines().find(|line| line.ends_with("Pending")).map(str::to_owned);
+        line.and_then(|line| line.split(' ').next().map(str::to_owned))
+    };
+    let name =
+        eventually(Duration::from_secs(10), "a request waits", || pending().ok_or_else(|| "none".into()));
+    lab.kubectl(&["delete", "clusterrolebinding", "kubeadm:kubelet-bootstrap"]).ok();
+    lab.kubectl(&["certificate", "deny", &name]).ok();
+    let says = |text: &str| {
+        eventually(Duration::from_secs(20), text, || {
+            let log = lab.minilab(&["logs", "kubelet@node-3"]).stdout;
+            if log.contains(text) { Ok(()) } else { Err(log[log.len().saturating_sub(1500)..].to_owned()) }
+        });
+    };
+    says(
+        "certificate signing request is denied, reason: KubectlDeny, message: This CSR was denied by kubectl certificate deny.",
+    );
+    says("cannot create certificate signing request");
+    says("is forbidden: User \\\"system:bootstrap:");
+    let token = lab
+        .kubectl(&[
+            "-n",
+            "kube-system",
+            "get",
+            "secrets",
+            "--field-selector=type=bootstrap.kubernetes.io/token",
+            "-o",
+            "name",
+        ])
+        .ok();
+    lab.kubectl(&["-n", "kube-system", "delete", token.trim()]).ok();
+    says("cannot create certificate signing request\" error=\"Unauthorized\"");
+}

@@ -103,15 +103,8 @@ impl Check<'_> {
             return self
                 .refuse(format!("node {node:?} can not create pods that reference a service account"));
         }
-        let refers = |pointer: &str| {
-            list(&pod["spec"]["volumes"]).iter().any(|volume| volume.pointer(pointer).is_some())
-        };
-        for (pointer, what) in [
-            ("/secret", "secrets"),
-            ("/configMap", "configmaps"),
-            ("/persistentVolumeClaim", "persistentvolumeclaims"),
-        ] {
-            if refers(pointer) {
+        for (what, fields) in REFERENCES {
+            if mentions(&pod["spec"], fields) {
                 return self.refuse(format!("node {node:?} can not create pods that reference {what}"));
             }
         }
@@ -247,6 +240,33 @@ impl Check<'_> {
         } else {
             self.refuse(format!("can only create a node CSR with CN={own}"))
         }
+    }
+}
+
+/// What a mirror pod may not reference, and the fields that would, wherever in the spec they stand.
+const REFERENCES: &[(&str, &[&str])] = &[
+    (
+        "secrets",
+        &["secret", "secretRef", "secretKeyRef", "imagePullSecrets", "nodePublishSecretRef", "secretName"],
+    ),
+    ("configmaps", &["configMap", "configMapRef", "configMapKeyRef"]),
+    ("persistentvolumeclaims", &["persistentVolumeClaim"]),
+    ("resourceclaims", &["resourceClaims"]),
+];
+
+/// Whether any object within has one of these fields and something in it.
+fn mentions(value: &Value, fields: &[&str]) -> bool {
+    match value {
+        Value::Object(object) => object.iter().any(|(name, inner)| {
+            let there = match inner {
+                Value::Array(list) => !list.is_empty(),
+                Value::String(_) => name == "secretName",
+                inner => inner.is_object(),
+            };
+            (there && fields.contains(&name.as_str())) || mentions(inner, fields)
+        }),
+        Value::Array(list) => list.iter().any(|inner| mentions(inner, fields)),
+        _ => false,
     }
 }
 

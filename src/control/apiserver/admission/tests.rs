@@ -136,6 +136,37 @@ async fn a_node_may_not_touch_another_node_its_taints_or_foreign_pods() {
 }
 
 #[tokio::test]
+async fn a_mirror_pod_refers_to_nothing_that_is_somebody_elses() {
+    let (_dir, _store, admission) = admission(&["NodeRestriction"]).await;
+    let mirror = |container: Value| {
+        json!({
+            "metadata": {
+                "name": "m", "namespace": "default", "annotations": {"kubernetes.io/config.mirror": "x"},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": "u"}],
+            },
+            "spec": {"nodeName": "node-1", "containers": [container]},
+        })
+    };
+    let name = "system:node:node-1";
+    admission.admit(&mut write(name, "", "pods", mirror(json!({"name": "c"})))).await.unwrap();
+    for (container, what) in [
+        (json!({"name": "c", "envFrom": [{"secretRef": {"name": "db"}}]}), "secrets"),
+        (
+            json!({"name": "c", "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "db"}}}]}),
+            "secrets",
+        ),
+        (json!({"name": "c", "envFrom": [{"configMapRef": {"name": "db"}}]}), "configmaps"),
+    ] {
+        let refused =
+            admission.admit(&mut write(name, "", "pods", mirror(container))).await.unwrap_err().message;
+        assert!(
+            refused.ends_with(&format!("node \"node-1\" can not create pods that reference {what}")),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_node_asks_only_for_its_own_certificate_and_nobody_for_masters() {
     use base64::Engine;
     let (_dir, _store, admission) = admission(&["NodeRestriction"]).await;
