@@ -17,13 +17,13 @@ enum Now {
     /// When what it asked for has happened.
     Later,
     /// Now, with descriptors.
-    Given(Answer, Vec<OwnedFd>),
+    Given(Box<Answer>, Vec<OwnedFd>),
 }
 
 impl Now {
     fn given(given: Vec<(Given, OwnedFd)>) -> Now {
         let (what, fds) = given.into_iter().unzip();
-        Now::Given(Answer::given(0, what), fds)
+        Now::Given(Box::new(Answer::given(0, what)), fds)
     }
 }
 
@@ -43,7 +43,7 @@ impl Shim {
                 Ok(Now::Later) => {}
                 Ok(Now::Given(answer, fds)) => {
                     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-                    connection.give(&Answer { id, ..answer }, &fds);
+                    connection.give(&Answer { id, ..*answer }, &fds);
                 }
                 Ok(Now::Done) => {
                     let state = self.state();
@@ -138,7 +138,7 @@ impl Shim {
         })?;
         let place = if own { format!("/proc/{}/ns/net", self.sandbox.pause) } else { "host".to_owned() };
         let answer = Answer { network: Some(place), ..Answer::given(0, vec![Given::Socket]) };
-        Ok(Now::Given(answer, vec![socket]))
+        Ok(Now::Given(Box::new(answer), vec![socket]))
     }
 
     fn remove(&mut self, id: &str) -> Result<Now, Refusal> {

@@ -1,0 +1,126 @@
+//! A person at a terminal: `kubectl exec -it` and `kubectl run -it` on a real one, with sizes and Ctrl-C.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::kit::{Lab, clients, eventually};
+
+/// A command on a terminal of its own, and everything it has shown.
+struct Screen {
+    child: Child,
+    keys: File,
+    inner: OwnedFd,
+    shown: Arc<Mutex<String>>,
+}
+
+impl Screen {
+    /// Starts kubectl on a new terminal.
+    fn start(lab: &Lab, arguments: &[&str], spdy: bool) -> Screen {
+        let pair = nix::pty::openpty(None, None).unwrap();
+        let copy = || pair.slave.try_clone().unwrap();
+        // It makes its standard input its controlling terminal.
+        let mut command = Command::new("setsid");
+        let kubectl = lab.kubectl_command(clients::any());
+        command.envs(kubectl.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env_remove("KUBECONFIG").env("TERM", "vt100");
+        if spdy {
+            command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false");
+        }
+        command.args(["--ctty", "--wait"]).arg(&clients::any().path).args(arguments);
+        let screen = Screen {
+            child: command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap(),
+            keys: File::from(pair.master),
+            inner: pair.slave,
+            shown: Arc::default(),
+        };
+        let (mut from, shown) = (screen.keys.try_clone().unwrap(), Arc::clone(&screen.shown));
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = from.read(&mut buffer) {
+                shown.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..length]));
+            }
+        });
+        screen
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until something is shown, and forgets what was shown up to there.
+    fn shows(&self, what: &str) {
+        eventually(Duration::from_secs(20), what, || {
+            let mut shown = self.shown.lock().unwrap();
+            match shown.find(what) {
+                Some(at) => {
+                    shown.drain(..at + what.len());
+                    Ok(())
+                }
+                None => Err(format!("the screen shows {shown:?}")),
+            }
+        });
+    }
+
+    fn resize(&self, rows: &str, columns: &str) {
+        let copy = self.inner.try_clone().unwrap();
+        let resized = Command::new("stty").args(["rows", rows, "cols", columns]).stdin(copy).status();
+        assert!(resized.unwrap().success());
+    }
+
+    fn ends_with(mut self, code: i32) {
+        assert_eq!(self.child.wait().unwrap().code(), Some(code), "{:?}", self.shown.lock().unwrap());
+    }
+}
+
+#[test]
+fn exec_on_a_terminal_has_its_size_its_keys_and_its_exit_code() {
+    let lab = Lab::up();
+    lab.run("web", "exec sleep 1000");
+    for spdy in [false, true] {
+        let mut screen = Screen::start(&lab, &["exec", "-it", "web", "--", "sh"], spdy);
+        screen.shows("# ");
+        screen.resize("33", "101");
+        eventually(Duration::from_secs(10), "the size arrives", || {
+            screen.press("stty size\r");
+            std::thread::sleep(Duration::from_millis(100));
+            match screen.shown.lock().unwrap().contains("33 101") {
+                true => Ok(()),
+                false => Err(screen.shown.lock().unwrap().clone()),
+            }
+        });
+        screen.press("echo is-$TERM; tty\r");
+        screen.shows("is-xterm");
+        screen.shows("/dev/pts/");
+        screen.press("echo sl''eeps; sleep 1000\r");
+        screen.shows("sleeps");
+        screen.press("\x03");
+        screen.press("echo code $((100 + $?))\r");
+        screen.shows("code 230");
+        screen.press("exit 7\r");
+        screen.ends_with(7);
+    }
+}
+
+#[test]
+fn a_container_with_a_terminal_is_attached_to_and_removed_by_run() {
+    let lab = Lab::up();
+    let mut screen = Screen::start(
+        &lab,
+        &["run", "-it", "--rm", "--restart=Never", "--image=minilab/toolbox", "box", "--", "sh"],
+        false,
+    );
+    screen.shows("If you don't see a command prompt");
+    screen.press("\r");
+    screen.shows("# ");
+    screen.press("tty; echo he''re\r");
+    screen.shows("/dev/pts/0");
+    screen.shows("here");
+    screen.press("exit\r");
+    screen.shows("pod \"box\" deleted");
+    screen.ends_with(0);
+    assert!(lab.kubectl(&["get", "pod", "box"]).fails_with(1).contains("NotFound"));
+}
