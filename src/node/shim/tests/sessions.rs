@@ -338,6 +338,8 @@ pub async fn nothing_is_left_of_many_sessions(node: &Node) {
     let (sandbox, main) = node.idle(|_| {}).await;
     let shim = shim_of(&sandbox);
     let own = || fs::read_dir("/proc/self/fd").unwrap().count();
+    // Let the connection that listens to the shim come about.
+    tokio::time::sleep(Duration::from_millis(200)).await;
     let before = (held_by(shim), own());
     let count = if std::env::var_os("MINILAB_SOAK").is_some() { 1000 } else { 50 };
     for round in 0..count {
@@ -352,11 +354,21 @@ pub async fn nothing_is_left_of_many_sessions(node: &Node) {
         );
         let _ = node.0.connect(&sandbox, 1).await.unwrap_err();
     }
-    eventually_now("everything is closed and reaped", || {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
         let now = (held_by(shim), own());
         // What came before was still being closed when it was counted.
-        now.0.1 == before.0.1 && now.0.0 <= before.0.0 && now.1 <= before.1
-    });
+        if now.0.1 == before.0.1 && now.0.0 <= before.0.0 && now.1 <= before.1 {
+            break;
+        }
+        let links = |pid: &str| -> Vec<PathBuf> {
+            let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+            fds.filter_map(|fd| fs::read_link(fd.path()).ok()).collect()
+        };
+        let (theirs, ours) = (links(&shim.to_string()), links("self"));
+        assert!(Instant::now() < end, "{before:?} became {now:?}: {theirs:?}, {ours:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     // A command that nobody waits for any more ends with its container, wherever it hides.
     drop(node.0.exec(&sandbox, &main.id, &spec(&["setsid", "sleep", "1003"])).await.unwrap());
     eventually_now("it runs", || grep_command("sleep", "1003") == 1);
