@@ -7,6 +7,8 @@
 //! Left out: SPDY's server push, priorities and header frames after the reply, which no Kubernetes
 //! client sends; WebSocket compression, which none offers.
 
+#[cfg(test)]
+mod fuzz;
 mod inbox;
 pub mod portforward;
 pub mod remotecommand;
@@ -33,7 +35,8 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection for C {}
 /// How long a connection may carry nothing: the kubelet's `streamingConnectionIdleTimeout`.
 const IDLE: Duration = Duration::from_secs(4 * 60 * 60);
 /// How long a client may take to create the streams it asked for (`DefaultStreamCreationTimeout`).
-const CREATION: Duration = Duration::from_secs(30);
+/// Tests cannot wait that long.
+const CREATION: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 /// How long the end waits for a client that still reads (`finishTimeout` in upstream's proxy/websocket.go):
 /// closing earlier would reset the connection and lose output on its way.
 const LINGER: Duration = Duration::from_secs(15 * 60);

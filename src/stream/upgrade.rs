@@ -3,7 +3,7 @@
 //! Stands for `httpstream.Handshake`, the SPDY `UpgradeResponse` and the handshake of `x/net/websocket`,
 //! which the kubelet's streaming server uses; their texts, status codes and headers are kept.
 
-use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -22,28 +22,29 @@ pub const SPDY: &str = "SPDY/3.1";
 #[derive(Debug, Clone)]
 pub struct Refusal {
     pub status: StatusCode,
-    pub headers: HeaderMap,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     pub body: String,
 }
 
 impl Refusal {
     /// What Go's `http.Error` writes.
     pub fn error(status: StatusCode, text: impl Into<String>) -> Self {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        let headers = vec![
+            (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+            (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        ];
         Self { status, headers, body: format!("{}\n", text.into()) }
     }
 
     /// What the WebSocket library writes: a status line, perhaps a text, no content type.
     fn bare(status: StatusCode, text: &str) -> Self {
-        Self { status, headers: HeaderMap::new(), body: text.to_owned() }
+        Self { status, headers: Vec::new(), body: text.to_owned() }
     }
 
     pub fn response<B: From<String>>(self) -> Response<B> {
         let mut response = Response::new(B::from(self.body));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
+        response.headers_mut().extend(self.headers.into_iter().map(|(name, value)| (Some(name), value)));
         response
     }
 }
@@ -78,7 +79,7 @@ pub fn negotiate_websocket(
     };
     if parts.headers.get(WS_VERSION).is_none_or(|version| version != "13") {
         let mut refusal = Refusal::bare(StatusCode::BAD_REQUEST, "missing or bad WebSocket Version");
-        refusal.headers.insert(WS_VERSION, HeaderValue::from_static("13"));
+        refusal.headers.push((WS_VERSION, HeaderValue::from_static("13")));
         return Err(refusal);
     }
     let mut offered = websocket_protocols(&parts.headers);
@@ -125,7 +126,7 @@ pub fn negotiate_spdy(
         );
         let mut refusal = Refusal::error(StatusCode::FORBIDDEN, text);
         for name in supported {
-            refusal.headers.append(ACCEPTED_VERSIONS, HeaderValue::from_static(name));
+            refusal.headers.push((ACCEPTED_VERSIONS, HeaderValue::from_static(name)));
         }
         return Err(refusal);
     };
@@ -134,7 +135,7 @@ pub fn negotiate_spdy(
     if !connection.contains("upgrade") || !upgrade.contains("spdy/3.1") {
         let text = format!("unable to upgrade: missing upgrade headers in request: {}", go_syntax(headers));
         let mut refusal = Refusal::error(StatusCode::BAD_REQUEST, text);
-        refusal.headers.insert(PROTOCOL_VERSION, HeaderValue::from_static(chosen));
+        refusal.headers.push((PROTOCOL_VERSION, HeaderValue::from_static(chosen)));
         return Err(refusal);
     }
     let mut response = switching(SPDY);
@@ -251,7 +252,7 @@ mod tests {
             refusal.body,
             "unable to upgrade: header X-Stream-Protocol-Version does not exist in request with 0 headers\n"
         );
-        let empty = request(&[("X-Stream-Protocol-Version", " , ")]);
+        let empty = request(&[("X-Stream-Protocol-Version", ",")]);
         let refusal = negotiate_spdy(&empty.headers, v4).unwrap_err();
         assert!(refusal.body.ends_with("contains [,], but no valid protocols\n"), "{}", refusal.body);
         let nine = request(&[("X-Stream-Protocol-Version", "v9, v8")]);
@@ -262,7 +263,8 @@ mod tests {
             "unable to upgrade: unable to negotiate protocol: client supports [v9 v8], \
              server accepts [v4.channel.k8s.io v3.channel.k8s.io]\n"
         );
-        assert_eq!(refusal.headers.get_all(ACCEPTED_VERSIONS).iter().count(), 2);
+        let response = refusal.response::<String>();
+        assert_eq!(response.headers().get_all(ACCEPTED_VERSIONS).iter().count(), 2);
         let plain = request(&[("X-Stream-Protocol-Version", "v4.channel.k8s.io"), ("Host", "node-1")]);
         let refusal = negotiate_spdy(&plain.headers, v4).unwrap_err();
         assert_eq!(refusal.status, 400);

@@ -9,6 +9,8 @@ mod channels;
 mod forward;
 mod negotiate;
 mod pairs;
+#[cfg(test)]
+mod tests;
 
 pub use negotiate::{Negotiated, TUNNEL, negotiate, wants_tunnel};
 

@@ -138,7 +138,7 @@ mod tests {
         builder.body(()).unwrap().into_parts().0
     }
 
-    fn websocket<'a>(protocol: &'a str) -> Vec<(&'static str, &'a str)> {
+    fn websocket(protocol: &str) -> Vec<(&'static str, &str)> {
         vec![
             ("connection", "Upgrade"),
             ("upgrade", "websocket"),

@@ -12,6 +12,8 @@ mod client;
 mod outcome;
 mod resize;
 mod server;
+#[cfg(test)]
+mod tests;
 mod translate;
 
 pub use client::{ClientStreams, PROTOCOLS as SPDY_PROTOCOLS, connect};
@@ -60,7 +62,7 @@ impl Options {
 }
 
 #[cfg(test)]
-mod tests {
+mod options {
     use super::*;
 
     #[test]

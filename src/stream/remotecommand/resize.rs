@@ -3,7 +3,7 @@
 //! JSON objects one after another (`{"Width":80,"Height":24}`), as Go's decoder reads them from a
 //! stream. Only the newest counts, so a slow consumer costs nothing.
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
@@ -15,16 +15,6 @@ const LONGEST: usize = 4096;
 /// Sizes as (columns, rows), the newest of those that came.
 #[derive(Debug)]
 pub struct Resizes(watch::Receiver<Option<(u16, u16)>>);
-
-#[derive(Deserialize)]
-struct Size {
-    #[serde(alias = "width", default)]
-    #[serde(rename = "Width")]
-    width: u16,
-    #[serde(alias = "height", default)]
-    #[serde(rename = "Height")]
-    height: u16,
-}
 
 impl Resizes {
     /// The next size; none once the client sends no more.
@@ -58,12 +48,12 @@ impl Resizes {
 /// Takes the complete objects out of `pending`; none if what is there can never become one.
 fn decode(pending: &mut Vec<u8>) -> Option<Vec<(u16, u16)>> {
     let mut sizes = Vec::new();
-    let mut objects = serde_json::Deserializer::from_slice(pending).into_iter::<Size>();
+    let mut objects = serde_json::Deserializer::from_slice(pending).into_iter::<Map<String, Value>>();
     let mut used = 0;
     loop {
         match objects.next() {
-            Some(Ok(size)) => {
-                sizes.push((size.width, size.height));
+            Some(Ok(object)) => {
+                sizes.push((field(&object, "width")?, field(&object, "height")?));
                 used = objects.byte_offset();
             }
             Some(Err(error)) if !error.is_eof() => return None,
@@ -72,6 +62,12 @@ fn decode(pending: &mut Vec<u8>) -> Option<Vec<(u16, u16)>> {
     }
     pending.drain(..used);
     (pending.len() <= LONGEST).then_some(sizes)
+}
+
+/// A number by its name in any case, as Go matches it; 0 if it is not there.
+fn field(object: &Map<String, Value>, name: &str) -> Option<u16> {
+    let found = object.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map_or(Some(0), |(_, value)| value.as_u64()?.try_into().ok())
 }
 
 #[cfg(test)]
