@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -21,6 +22,8 @@ use super::stream::{Incoming, Stream};
 
 /// What one read may bring.
 const READ: usize = 128 * 1024;
+/// How often a peer that is not read for want of room is asked whether it lives.
+const STALL: Duration = Duration::from_secs(5);
 
 /// One end of a SPDY connection. Dropping it cuts the connection; [`Session::close`] ends it in order.
 pub struct Session {
@@ -82,7 +85,7 @@ impl Session {
         Pinger(Arc::clone(&self.shared))
     }
 
-    /// Sends what waits and GOAWAY, then reads until the other end closes, at most a quarter of an hour.
+    /// Sends what waits and GOAWAY, then waits until the other end closes, at most a quarter of an hour.
     pub async fn close(mut self) {
         self.shared.go_away();
         self.incoming.close();
@@ -130,8 +133,8 @@ async fn write_loop(shared: &Shared, mut io: impl AsyncWrite + Unpin) -> std::io
             }
         };
         if batch == Batch::Done {
-            io.flush().await?;
-            return io.shutdown().await;
+            // Not shut down: Go's library throws away what it has queued once it reads the end.
+            return io.flush().await;
         }
         io.write_all(&out).await?;
         out.clear();
@@ -185,7 +188,10 @@ async fn read_data(
         if buffer.is_empty() && !fill(io, buffer).await? {
             return Err(FrameError::Truncated.into());
         }
-        poll_fn(|cx| shared.poll_room(cx, id)).await;
+        // A peer that left is not heard while nothing is read, but a ping that finds it gone ends this.
+        while timeout(STALL, poll_fn(|cx| shared.poll_room(cx, id))).await.is_err() {
+            shared.ping();
+        }
         let piece = buffer.split_to(left.min(buffer.len())).freeze();
         left -= piece.len();
         shared.received(id, piece);
