@@ -11,14 +11,14 @@
 mod fuzz;
 mod inbox;
 pub mod portforward;
+mod pump;
 pub mod remotecommand;
 pub mod spdy;
-mod splice;
 mod upgrade;
 pub mod websocket;
 
 pub use inbox::Reader;
-pub use splice::{pump, splice};
+pub use pump::pump;
 pub use upgrade::{Refusal, is_upgrade, is_websocket};
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ mod pairs;
 #[cfg(test)]
 mod tests;
 
-pub use negotiate::{Negotiated, TUNNEL, negotiate, wants_tunnel};
+pub use negotiate::negotiate;
 
 /// The only stream protocol of port forwarding.
 pub const PROTOCOL: &str = "portforward.k8s.io";

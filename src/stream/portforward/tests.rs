@@ -13,7 +13,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::{TUNNEL, Target, negotiate, wants_tunnel};
+use super::negotiate::{TUNNEL, wants_tunnel};
+use super::{Target, negotiate};
 use crate::stream::spdy::{Session, Stream};
 use crate::stream::websocket::Tunnel;
 use crate::stream::{Connection, StreamError};

@@ -16,7 +16,9 @@ mod server;
 mod tests;
 mod translate;
 
-pub use client::{ClientStreams, PROTOCOLS as SPDY_PROTOCOLS, connect};
+pub use client::PROTOCOLS as SPDY_PROTOCOLS;
+#[cfg(test)]
+pub use client::connect;
 pub use outcome::Outcome;
 pub use resize::Resizes;
 pub use server::{Negotiated, Streams, negotiate};

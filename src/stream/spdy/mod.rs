@@ -15,7 +15,7 @@ mod state;
 mod stream;
 
 pub use frame::FrameError;
-pub use session::{Pinger, Session};
+pub use session::Session;
 pub use stream::{Incoming, Stream, StreamWriter};
 
 #[cfg(test)]
