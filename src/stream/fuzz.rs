@@ -126,6 +126,7 @@ async fn spdy_sessions_survive_any_bytes() {
 }
 
 #[tokio::test]
+#[allow(clippy::redundant_async_block, reason = "an async closure's future is not the one the bound names")]
 async fn port_forwarding_survives_any_bytes() {
     let target = portforward::Target { pod: "pod".into(), uid: "uid".into() };
     let spdy = http::Request::builder()

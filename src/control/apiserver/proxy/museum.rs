@@ -62,7 +62,10 @@ impl Museum {
 
 /// The connection to a backend that a client's connection was left joined to.
 #[derive(Clone)]
-struct Joined(Arc<Mutex<Option<(SendRequest<Body>, Connection)>>>);
+struct Joined(Arc<Mutex<Option<Kept>>>);
+
+/// A connection to the backend that stays open.
+type Kept = (SendRequest<Body>, Connection);
 
 /// Leaves the client's connection joined to the backend's.
 pub fn join(peer: &Peer, sender: SendRequest<Body>, connection: Connection) {
