@@ -15,8 +15,12 @@ import http.server, socketserver, ssl, subprocess, threading
 class Says(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
     def answer(self):
-        size = int(self.headers.get('Content-Length') or 0)
-        body = self.rfile.read(size).decode()
+        body = self.rfile.read(int(self.headers.get('Content-Length') or 0)).decode()
+        while self.headers.get('Transfer-Encoding') == 'chunked':
+            size = int(self.rfile.readline(), 16)
+            body += self.rfile.read(size).decode()
+            self.rfile.readline()
+            if not size: break
         if self.path == '/hop':
             self.send_response(302); self.send_header('Location', '/there?x=1'); self.send_header('Content-Length', '0'); self.end_headers(); return
         shown = getattr(self.connection, 'getpeercert', lambda binary: None)(True)
