@@ -95,7 +95,9 @@ spec:
         let row = mounts.lines().find(|row| row.split(' ').nth(1).is_some_and(|at| at.ends_with(place)));
         assert!(row.is_some_and(|row| row.split(' ').nth(2) == Some("tmpfs")), "{place} in\n{mounts}");
     }
-    let left = || lab.on("node-1", &["sh", "-c", "grep -c kubernetes.io~ /proc/mounts || true"]);
+    let uid = lab.kubectl(&["get", "pod", "look", "-o", "jsonpath={.metadata.uid}"]).ok();
+    let count = format!("grep -c {uid}/volumes/kubernetes.io~ /proc/mounts || true");
+    let left = || lab.on("node-1", &["sh", "-c", &count]);
     assert_eq!(left().trim(), "2", "one for the secret, one for the token");
     lab.kubectl(&["delete", "pod", "look"]).ok();
     eventually(Duration::from_secs(10), "the mounts go with the pod", || match left().trim() {

@@ -242,7 +242,9 @@ fn kubectl() -> Finding {
 
 /// Tries the kernel in a child; when that cannot even start, says so.
 fn probe(lab: &LabDir) -> Vec<Finding> {
-    let near = lab.state.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/tmp")).to_owned();
+    // Not in the lab's own directory: that of a lab of root belongs to ids the probe does not have.
+    let mut above = lab.state.ancestors().skip(1);
+    let near = above.find(|dir| dir.is_dir()).unwrap_or(Path::new("/tmp")).to_owned();
     run_probe(&near).unwrap_or_else(|error| {
         vec![finding(
             "kernel features",
