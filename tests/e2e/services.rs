@@ -277,7 +277,8 @@ spec:
     let itself = again(
         "s = socket.create_server(('', 9100), reuse_port=True)\nc = socket.create_connection((os.environ['SELF'], 9100), timeout=2)\ns.settimeout(2)\na = s.accept()[1][0]\ns.close()\nreturn 'hairpin'",
     );
-    lab.apply("{apiVersion: v1, kind: Service, metadata: {name: self}, spec: {selector: {app: self}, ports: [{port: 9100}]}}");
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: self}\n";
+    lab.apply(&format!("{service}spec: {{selector: {{app: self}}, ports: [{{port: 9100}}]}}\n"));
     let own = address("self");
     python(&lab, "self", "node-1", &itself.replace("os.environ['SELF']", &format!("'{own}'")));
     says(&lab, "self", "ok hairpin");
