@@ -125,7 +125,8 @@ async fn logs(client: &Client, rounds: usize, floor: &str, report: &mut Report) 
 
 /// `kubectl exec -- true` beside `kubectl version`, which is one request and kubectl's own start.
 fn round_trip(lab: &Lab, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
-    let time = |arguments: &[&str]| -> anyhow::Result<Duration> {
+    let mut printed = 0;
+    let mut time = |arguments: &[&str]| -> anyhow::Result<Duration> {
         let from = Instant::now();
         let output =
             Command::new("kubectl").arg("--kubeconfig").arg(lab.kubeconfig_path()).args(arguments).output();
@@ -133,6 +134,7 @@ fn round_trip(lab: &Lab, rounds: usize, report: &mut Report) -> anyhow::Result<(
         if !output.status.success() {
             bail!("kubectl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
         }
+        printed = output.stdout.len();
         Ok(from.elapsed())
     };
     let (mut execs, mut starts, mut logs) = (Vec::new(), Vec::new(), Vec::new());
@@ -147,7 +149,7 @@ fn round_trip(lab: &Lab, rounds: usize, report: &mut Report) -> anyhow::Result<(
     let above = exec.saturating_sub(start);
     let floor = format!("{} (kubectl version)", ms(start));
     report.row("kubectl exec -- true", format!("{}, {} above", ms(exec), ms(above)), floor, "15 ms above");
-    let figure = format!("{:.0} MB/s", per_second(LOG, median(&mut logs)));
+    let figure = format!("{:.0} MB/s", per_second(printed, median(&mut logs)));
     report.row("kubectl logs of 100 MB", figure, "kubectl itself".into(), "–");
     Ok(())
 }

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Parser;
 use futures_util::future::try_join_all;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Client, Error};
 use serde_json::Value;
@@ -27,6 +28,9 @@ use crate::client::Backoff;
 
 const SUPER_ADMIN: &str = "/etc/kubernetes/super-admin.conf";
 const ADDONS: &str = "/etc/kubernetes/addons";
+
+/// How long the first nodes are waited for; a control plane without nodes gets its addons all the same.
+const LONGEST_JOIN: Duration = Duration::from_secs(2);
 
 /// How long the API may refuse what it needs a moment for (its own namespaces and roles at first start).
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -99,7 +103,25 @@ async fn init(config: &Path) -> anyhow::Result<addons::Network> {
 
 async fn put_addons(network: &addons::Network) -> anyhow::Result<()> {
     let client = crate::client::from_kubeconfig(SUPER_ADMIN)?;
+    // Their pods would start on nodes that are still joining, and hold those up.
+    let _ = tokio::time::timeout(LONGEST_JOIN, nodes_are_ready(&client)).await;
     all(&client, "kubeadm", &addons::objects(network)).await
+}
+
+/// Resolves when there are nodes and all of them are Ready.
+async fn nodes_are_ready(client: &Client) {
+    let api: Api<Node> = Api::all(client.clone());
+    loop {
+        let nodes = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+        let ready = |node: &Node| {
+            let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref());
+            conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
+        };
+        if !nodes.is_empty() && nodes.iter().all(ready) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
 }
 
 /// The objects of every file in a directory; none when it does not exist.
