@@ -207,12 +207,22 @@ async fn read_body(incoming: Incoming) -> Result<Bytes> {
     match Limited::new(&mut incoming, body::LIMIT).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            // A client reads no answer while it still sends; one that sends much more is cut off.
-            let rest = Limited::new(incoming, 8 * body::LIMIT).collect();
-            let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
+            let _ = tokio::time::timeout(Duration::from_secs(5), discard(incoming)).await;
             Err(body::too_large())
         }
         Err(_) => Err(Status::bad_request("unexpected EOF")),
+    }
+}
+
+/// Reads what still comes and keeps none of it: a client reads no answer while it sends. One that sends
+/// much more is cut off.
+async fn discard(mut incoming: Incoming) {
+    let mut left = 8 * body::LIMIT;
+    while let Some(Ok(frame)) = incoming.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
     }
 }
 
