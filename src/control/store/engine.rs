@@ -31,6 +31,7 @@ pub struct SledEngine {
     file: File,
     /// Holds a revision the log must read back to.
     head: PathBuf,
+    /// 0 until the log was loaded.
     newest: Revision,
     _lock: Flock<File>,
 }
@@ -111,7 +112,7 @@ fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
 
 impl Engine for SledEngine {
     fn load(&mut self, each: &mut dyn FnMut(Record)) -> io::Result<Revision> {
-        let mut compacted = 0;
+        let (mut compacted, mut newest) = (0, 0);
         for item in self.log.iter() {
             let (key, bytes) = item.map_err(into_io)?;
             let key: [u8; 8] = key.as_ref().try_into().map_err(|_| corrupt("a key"))?;
@@ -120,19 +121,22 @@ impl Engine for SledEngine {
                 continue;
             }
             let revision = u64::from_be_bytes(key);
-            self.newest = self.newest.max(revision);
+            newest = newest.max(revision);
             each(Record::decode(revision, &bytes).ok_or_else(|| corrupt(&format!("revision {revision}")))?);
         }
-        self.newest = self.newest.max(compacted);
+        newest = newest.max(compacted);
         let head = self.head();
-        if self.newest < head {
-            let newest = std::mem::take(&mut self.newest);
+        if newest < head {
             let why = format!(
                 "it reads back to revision {newest} and had {head}: it is damaged; put a copy of it back, or remove the directory to begin with an empty cluster"
             );
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
-        self.write_head()?;
+        // Only now: a log that did not read back must not lower what it is held to.
+        self.newest = newest;
+        if newest > head {
+            self.write_head()?;
+        }
         Ok(compacted)
     }
 

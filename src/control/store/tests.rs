@@ -209,3 +209,39 @@ async fn after_an_io_error_reads_go_on_and_writes_return_once_the_log_is_checked
     assert!(store.get(PODS, "b").is_some(), "what the log kept is taken in");
     assert_eq!(put(&store, "c", "x").await.mod_revision, 4);
 }
+
+#[tokio::test]
+async fn a_log_that_lost_revisions_is_refused_and_goes_on_being_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    put(&store, "default/a", "1").await;
+    store.close().await;
+    let log = dir.path().join("sled/db");
+    let whole = std::fs::read(&log).unwrap();
+    std::fs::write(&log, b"").unwrap();
+    for _ in 0..2 {
+        let error = Store::open(dir.path()).err().expect("an empty log is no empty cluster");
+        let StoreError::Io(source) = &error else { panic!("{error}") };
+        assert!(source.to_string().contains("it reads back to revision 0 and had 2"), "{source}");
+    }
+    // A copy put back is taken.
+    std::fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    std::fs::create_dir(dir.path().join("sled")).unwrap();
+    std::fs::write(&log, whole).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert!(store.get(PODS, "default/a").is_some());
+    store.close().await;
+}
+
+#[tokio::test]
+async fn half_a_snapshot_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    put(&store, "default/a", "1").await;
+    store.close().await;
+    let half = dir.path().join("sled/snap.0000000000000000.generating");
+    std::fs::write(&half, b"").unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert!(!half.exists() && store.get(PODS, "default/a").is_some());
+    store.close().await;
+}
