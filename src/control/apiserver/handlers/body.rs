@@ -23,13 +23,22 @@ pub struct Decoded {
     pub warnings: Vec<String>,
 }
 
+/// The media type a body is said to be of, without its parameters.
+fn media(headers: &HeaderMap) -> &str {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim()
+}
+
+fn is_yaml(media: &str) -> bool {
+    matches!(media, "application/yaml" | "text/yaml")
+}
+
 /// Reads JSON or YAML.
 pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Value> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match kind.split(';').next().unwrap_or_default().trim() {
+    match media(headers) {
         "" | "application/json" => json(body),
         wire::MEDIA => wire::decode(body).map_err(|error| Status::bad_request(error.to_string())),
-        "application/yaml" | "text/yaml" => {
+        kind if is_yaml(kind) => {
             let refused =
                 |why: String| Status::bad_request(format!("error converting YAML to JSON: yaml: {why}"));
             // The parser's time grows with the square of the nesting.
@@ -127,7 +136,8 @@ pub fn read(call: &Call, row: &Resource, fields: FieldValidation) -> Result<Deco
     let object = parse(&call.headers, &call.body)?;
     let twice = match fields {
         FieldValidation::Ignore => Vec::new(),
-        // Only JSON: YAML with a key given twice does not parse, and protobuf has no keys.
+        // Protobuf has no keys to give twice.
+        _ if is_yaml(media(&call.headers)) => super::duplicates::find_in_yaml(&call.body),
         _ => super::duplicates::find(&call.body),
     };
     if fields == FieldValidation::Strict && !twice.is_empty() {

@@ -1,4 +1,4 @@
-//! Fields a JSON body gives twice, which reading it into a tree loses.
+//! Fields a JSON or YAML body gives twice, which reading it into a tree loses.
 //!
 //! Stands for the duplicate check of `sigs.k8s.io/json`'s strict decoder.
 
@@ -12,10 +12,18 @@ const MOST: usize = 100;
 
 /// `duplicate field "data.a"` for each; nothing for a body that is no JSON.
 pub fn find(body: &[u8]) -> Vec<String> {
+    look(&mut serde_json::Deserializer::from_slice(body))
+}
+
+/// The same in YAML.
+pub fn find_in_yaml(body: &[u8]) -> Vec<String> {
+    look(serde_yaml_ng::Deserializer::from_slice(body))
+}
+
+fn look<'de>(text: impl Deserializer<'de>) -> Vec<String> {
     let mut look = Look { path: String::new(), found: Vec::new() };
-    let mut text = serde_json::Deserializer::from_slice(body);
     // What is wrong with the text otherwise is said by whoever reads it for its contents.
-    let _ = Node(&mut look).deserialize(&mut text);
+    let _ = Node(&mut look).deserialize(text);
     look.found
 }
 
@@ -112,6 +120,6 @@ mod tests {
         let body = br#"{"data": {"a": "1", "b": {"c": 1}, "a": "2"}, "list": [{"x": 1}, {"y": 1, "y": 2}]}"#;
         assert_eq!(find(body), [r#"duplicate field "data.a""#, r#"duplicate field "list[1].y""#]);
         assert!(find(br#"{"a": {"b": 1}, "b": {"b": 1}}"#).is_empty());
-        assert!(find(b"a: 1\na: 2").is_empty());
+        assert_eq!(find_in_yaml(b"data:\n  a: 1\n  a: 2\n"), [r#"duplicate field "data.a""#]);
     }
 }
