@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
 
+use super::reconcile::reconcile;
 use super::selector;
 use crate::client::informer::{key_of, split_key};
 use crate::control::controllers::queue::{Next, Queue};
@@ -57,31 +57,8 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
     let service = world.services.get(&key).filter(|service| selector(service).is_none());
     let mirrored = world.endpoints.get(&key).filter(|endpoints| service.is_some() && is_wanted(endpoints));
     let api: Api<EndpointSlice> = Api::namespaced(actor.client.clone(), namespace);
-    for wanted in mirrored.iter().flat_map(|endpoints| desired(endpoints)) {
-        let at = known
-            .iter()
-            .position(|slice| slice.ports == wanted.ports && slice.address_type == wanted.address_type);
-        match at.map(|at| known.remove(at)) {
-            None => world.slices.learn(api.create(&PostParams::default(), &wanted).await?),
-            Some(old)
-                if old.endpoints == wanted.endpoints && old.metadata.labels == wanted.metadata.labels => {}
-            Some(old) => {
-                let metadata = ObjectMeta { labels: wanted.metadata.labels.clone(), ..old.metadata.clone() };
-                let changed = EndpointSlice { metadata, ..wanted };
-                let name = old.metadata.name.as_deref().unwrap_or_default();
-                world.slices.learn(api.replace(name, &PostParams::default(), &changed).await?);
-            }
-        }
-    }
-    for surplus in known {
-        match api.delete(surplus.metadata.name.as_deref().unwrap_or_default(), &DeleteParams::default()).await
-        {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            other => other.map(drop)?,
-        }
-        world.slices.leaving(&key_of(&*surplus), surplus.metadata.uid.as_deref());
-    }
-    Ok(Next::Done)
+    let wanted = mirrored.iter().flat_map(|endpoints| desired(endpoints)).collect();
+    reconcile(world, &api, known, wanted).await
 }
 
 fn is_ours(slice: &EndpointSlice, service: &str) -> bool {

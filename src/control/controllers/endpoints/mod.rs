@@ -5,6 +5,7 @@
 
 pub mod legacy;
 pub mod mirror;
+mod reconcile;
 pub mod slices;
 
 use std::collections::BTreeMap;

@@ -12,13 +12,12 @@ use k8s_openapi::api::discovery::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
 
+use super::reconcile::reconcile;
 use super::{
     address, hostname, is_headless, members, publishes_not_ready, reference, selector, service_ports,
     services, target_port,
 };
-use crate::client::informer::key_of;
 use crate::control::controllers::queue::{Next, Queue};
 use crate::control::controllers::workloads::{ownership, pods};
 use crate::control::controllers::world::{Actor, World};
@@ -78,33 +77,8 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
     });
     let api: Api<EndpointSlice> = Api::namespaced(actor.client.clone(), namespace);
     let zone = |node: &str| zone(world, node);
-    for mut wanted in desired(&service, &members(world, &service), &zone) {
-        // A slice with the same ports is brought up to date before a new one is made.
-        let at = known.iter().position(|slice| slice.ports == wanted.ports);
-        match at.map(|at| known.remove(at)) {
-            None => world.slices.learn(api.create(&PostParams::default(), &wanted).await?),
-            Some(old) if same(&old, &wanted) => {}
-            Some(old) => {
-                wanted.metadata = ObjectMeta { labels: wanted.metadata.labels, ..old.metadata.clone() };
-                let name = old.metadata.name.as_deref().unwrap_or_default();
-                world.slices.learn(api.replace(name, &PostParams::default(), &wanted).await?);
-            }
-        }
-    }
-    for surplus in known {
-        match api.delete(surplus.metadata.name.as_deref().unwrap_or_default(), &DeleteParams::default()).await
-        {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            other => other.map(drop)?,
-        }
-        world.slices.leaving(&key_of(&*surplus), surplus.metadata.uid.as_deref());
-    }
-    Ok(Next::Done)
-}
-
-fn same(a: &EndpointSlice, b: &EndpointSlice) -> bool {
-    a.endpoints.as_deref().unwrap_or_default() == b.endpoints.as_deref().unwrap_or_default()
-        && a.metadata.labels == b.metadata.labels
+    let wanted = desired(&service, &members(world, &service), &zone);
+    reconcile(world, &api, known, wanted).await
 }
 
 /// The zone a node says it is in.

@@ -1,0 +1,49 @@
+//! Bringing one Service's EndpointSlices to what they should be, with as few writes as it takes.
+
+use std::rc::Rc;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+
+use crate::client::informer::key_of;
+use crate::control::controllers::queue::Next;
+use crate::control::controllers::world::World;
+
+/// `known` are the slices there are. One with the same ports is brought up to date before a new one is made.
+pub async fn reconcile(
+    world: &World,
+    api: &Api<EndpointSlice>,
+    mut known: Vec<Rc<EndpointSlice>>,
+    wanted: Vec<EndpointSlice>,
+) -> Result<Next, kube::Error> {
+    for mut wanted in wanted {
+        let fits = |slice: &Rc<EndpointSlice>| {
+            slice.ports == wanted.ports && slice.address_type == wanted.address_type
+        };
+        match known.iter().position(fits).map(|at| known.remove(at)) {
+            None => world.slices.learn(api.create(&PostParams::default(), &wanted).await?),
+            Some(old) if same(&old, &wanted) => {}
+            Some(old) => {
+                wanted.metadata = ObjectMeta { labels: wanted.metadata.labels, ..old.metadata.clone() };
+                let name = old.metadata.name.as_deref().unwrap_or_default();
+                world.slices.learn(api.replace(name, &PostParams::default(), &wanted).await?);
+            }
+        }
+    }
+    for surplus in known {
+        match api.delete(surplus.metadata.name.as_deref().unwrap_or_default(), &DeleteParams::default()).await
+        {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            other => other.map(drop)?,
+        }
+        world.slices.leaving(&key_of(&*surplus), surplus.metadata.uid.as_deref());
+    }
+    Ok(Next::Done)
+}
+
+fn same(a: &EndpointSlice, b: &EndpointSlice) -> bool {
+    a.endpoints.as_deref().unwrap_or_default() == b.endpoints.as_deref().unwrap_or_default()
+        && a.metadata.labels == b.metadata.labels
+}
