@@ -4,6 +4,7 @@ pub mod age;
 pub mod flags;
 pub mod go_duration;
 pub mod go_list;
+pub mod go_path;
 pub mod merge_keys;
 pub mod names;
 pub mod patch;

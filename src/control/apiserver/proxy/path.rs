@@ -2,6 +2,7 @@
 
 use http::Uri;
 
+use crate::api::go_path::clean;
 use crate::control::apiserver::request::unescape;
 
 /// The path of one proxied request.
@@ -55,19 +56,6 @@ impl Path {
     fn prefix(&self) -> &str {
         self.client.strip_suffix(self.below.as_str()).unwrap_or(&self.client)
     }
-}
-
-/// Go's `path.Join("/", …)`: no empty parts, no dots, no way up past the root.
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 /// Go's `URL.EscapedPath`.

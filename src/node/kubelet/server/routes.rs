@@ -8,6 +8,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::call::{http_error, text};
+use crate::api::go_path;
 use crate::node::kubelet::config::{Config, Handlers};
 
 /// What answers.
@@ -234,15 +235,7 @@ impl Mux {
 
 /// A path without `.`, `..` and doubled slashes (`path.Clean`, with the last slash kept).
 fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    let mut out = format!("/{}", parts.join("/"));
+    let mut out = go_path::clean(path);
     if path.ends_with('/') && out.len() > 1 {
         out.push('/');
     }
