@@ -201,3 +201,14 @@ fn json_and_merge_patches_apply_or_refuse() {
 fn json_of(object: &Value, patch: Value) -> Result<Value> {
     json(object.clone(), patch.to_string().as_bytes())
 }
+
+#[test]
+fn copies_that_double_an_object_again_and_again_are_refused() {
+    let object = json!({"a": {"text": "x".repeat(1000)}});
+    let copies = |count: usize| {
+        let one = |at| json!({"op": "copy", "from": "/a", "path": format!("/a/k{at}")});
+        Value::Array((0..count).map(one).collect()).to_string()
+    };
+    assert_eq!(super::json(object.clone(), copies(40).as_bytes()).unwrap_err().code, 422);
+    assert!(super::json(object, copies(5).as_bytes()).is_ok());
+}

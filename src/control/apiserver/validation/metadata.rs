@@ -144,3 +144,22 @@ pub fn unique(causes: &mut Vec<Cause>, seen: &mut Vec<String>, name: &Value, pat
 pub fn changed(field: &str, value: &Value) -> Cause {
     Cause::invalid(field, value, IMMUTABLE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_being_deleted_is_not_held_back_by_somebody_new() {
+        let object = |finalizers: &[&str], deleted: Value| json!({"metadata": {"name": "a", "finalizers": finalizers, "deletionTimestamp": deleted}});
+        let now = json!("2026-01-01T00:00:00Z");
+        let old = object(&["x/y"], now.clone());
+        let causes = any(&object(&["x/y", "z/z"], now.clone()), Some(&old));
+        assert_eq!(
+            causes[0].message,
+            r#"Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{"z/z"}"#
+        );
+        assert!(any(&object(&[], now), Some(&old)).is_empty());
+        assert!(any(&object(&["x/y", "z/z"], Value::Null), Some(&object(&["x/y"], Value::Null))).is_empty());
+    }
+}
