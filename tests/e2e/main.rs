@@ -25,6 +25,7 @@ mod node_files;
 mod pod_life;
 mod pods;
 mod proxy;
+mod roles;
 mod services;
 mod streams;
 mod terminals;
