@@ -236,7 +236,7 @@ fn impersonation_needs_the_verb_and_a_smuggled_identity_stays_outside() {
         (refused.code, refused.json()["message"].as_str().unwrap()),
         (
             403,
-            "users \"root\" is forbidden: User \"jane\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope"
+            "selfsubjectreviews.authentication.k8s.io is forbidden: User \"jane\" cannot impersonate-on:user-info:create resource \"selfsubjectreviews\" in API group \"authentication.k8s.io\" at the cluster scope"
         )
     );
     let root = ("Authorization", "Bearer root-token");
@@ -261,7 +261,14 @@ fn impersonation_needs_the_verb_and_a_smuggled_identity_stays_outside() {
         assert_eq!(own["status"]["userInfo"]["groups"], json!(["devs", "system:authenticated"]), "{name}");
     }
     // A group without a user is nobody to act as.
-    assert_eq!(whoami(&[root, ("Impersonate-Group", "devs")]).code, 500);
+    let nameless = whoami(&[root, ("Impersonate-Group", "devs")]);
+    assert_eq!((nameless.code, nameless.json()["reason"].as_str()), (400, Some("BadRequest")));
+    // What names no identity is nobody's business, and names are bytes, not only ASCII.
+    for headers in [[root, ("Impersonate-Foo", "x")], [root, ("Impersonate-User", "")]] {
+        assert_eq!(whoami(&headers).json()["status"]["userInfo"]["username"], "root", "{headers:?}");
+    }
+    let named = whoami(&[root, ("Impersonate-User", "josé")]).json();
+    assert_eq!(named["status"]["userInfo"]["username"], "josé");
 }
 
 #[test]

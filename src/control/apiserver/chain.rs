@@ -115,11 +115,12 @@ struct Inward {
 /// Impersonation, authorization, the body, the handler.
 async fn handled(call: &mut Call, inward: Inward, trail: &mut Option<Trail>) -> Result<Response> {
     let authorizer = call.api.door(call.listener).authorizer.clone();
-    if let Some(other) = impersonate::user(&authorizer, &call.user, &mut call.headers).await? {
+    let acting = impersonate::user(&authorizer, &call.user, &call.info, &mut call.headers).await?;
+    if let Some(acting) = acting {
         if let Some(trail) = trail {
-            trail.impersonates(&other);
+            trail.impersonates(&acting.user, &acting.constraint);
         }
-        call.user = other;
+        call.user = acting.user;
     }
     authorize(call).await?;
     if proxy::takes(&call.info) {

@@ -41,6 +41,72 @@ pub fn draft(object: &Value) -> Draft {
     Draft { bytes, revision_at }
 }
 
+/// The order of upstream's fields; what is not named comes after, by name.
+const ORDER: &[&str] =
+    &["kind", "apiVersion", "metadata", "spec", "status", "message", "reason", "details", "code"];
+
+/// Encodes what is answered and never stored (a Status, a review) in the order upstream writes it.
+pub fn answer(object: &Value) -> Vec<u8> {
+    let Some(fields) = object.as_object() else { return object.to_string().into_bytes() };
+    let mut bytes = vec![b'{'];
+    for name in ORDER {
+        fields.get(*name).into_iter().for_each(|value| field(&mut bytes, name, value));
+    }
+    for (name, value) in fields.iter().filter(|(name, _)| !ORDER.contains(&name.as_str())) {
+        field(&mut bytes, name, value);
+    }
+    bytes.push(b'}');
+    bytes
+}
+
+/// Indents JSON by two blanks a level, its fields in the order they are in.
+pub fn indent(json: &[u8]) -> Vec<u8> {
+    const DEEPEST: usize = 128;
+    let mut out = Vec::with_capacity(json.len() * 2);
+    let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
+    let line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        out.resize(out.len() + 2 * depth.min(DEEPEST), b' ');
+    };
+    for (at, byte) in json.iter().copied().enumerate() {
+        if quoted {
+            out.push(byte);
+            quoted = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+            continue;
+        }
+        let empty = |closing: u8| json.get(at + 1) == Some(&closing);
+        match byte {
+            b'{' | b'[' => {
+                out.push(byte);
+                depth += 1;
+                if !empty(byte + 2) {
+                    line(&mut out, depth);
+                }
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if !matches!(json.get(at.wrapping_sub(1)), Some(b'{' | b'[')) {
+                    line(&mut out, depth);
+                }
+                out.push(byte);
+            }
+            b',' => {
+                out.push(byte);
+                line(&mut out, depth);
+            }
+            b':' => out.extend_from_slice(b": "),
+            b'"' => {
+                quoted = true;
+                out.push(byte);
+            }
+            b' ' | b'\n' | b'\r' | b'\t' => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
 /// Takes out nulls, which mean the same as nothing; a revision's data is somebody else's document.
 pub fn prune(object: &mut Value) {
     let data = match &mut *object {
@@ -121,6 +187,21 @@ mod tests {
         bytes.splice(revision_at..revision_at, *b"9");
         assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), object);
         assert!(bytes.starts_with(br#"{"kind":"K","apiVersion":"v1","metadata":{"#));
+    }
+
+    #[test]
+    fn an_answer_is_written_in_upstreams_order_and_indented_as_it_is() {
+        let status = json!({"code": 401, "reason": "Unauthorized", "message": "a\"{", "status": "Failure",
+            "metadata": {}, "apiVersion": "v1", "kind": "Status", "x": [1, 2]});
+        let bytes = answer(&status);
+        assert!(bytes.starts_with(br#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"a\"{","reason""#));
+        let text = String::from_utf8(indent(&bytes)).unwrap();
+        assert!(
+            text.starts_with("{\n  \"kind\": \"Status\",\n  \"apiVersion\": \"v1\",\n  \"metadata\": {},\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("\"x\": [\n    1,\n    2\n  ]\n}"), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), status);
     }
 
     #[test]

@@ -103,11 +103,12 @@ pub fn unescape(text: &str) -> String {
 impl RequestInfo {
     /// Takes a request apart. Never fails: what names no resource is a request for a path.
     pub fn parse(method: &Method, path: &str, query: &Query) -> Self {
-        let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(unescape).collect();
+        // As Go does, before anything is read off it: `/%76ersion` is `/version`.
+        let path = &unescape(path);
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         let other =
             || Self { verb: method.as_str().to_ascii_lowercase(), path: path.to_owned(), resource: None };
-        let (group, version, mut rest) = match parts.iter().map(String::as_str).collect::<Vec<_>>().as_slice()
-        {
+        let (group, version, mut rest) = match parts.as_slice() {
             ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest.to_vec()),
             ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest.to_vec()),
             _ => return other(),

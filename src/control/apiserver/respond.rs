@@ -13,6 +13,7 @@ use http_body_util::Full;
 use hyper::body::{Frame, SizeHint};
 use serde_json::{Value, json};
 
+use super::encode;
 use crate::api::status::Status;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -64,7 +65,7 @@ pub fn pieces(pieces: Pieces) -> Response {
 
 /// A value, encoded now.
 pub fn value(code: StatusCode, body: &Value) -> Response {
-    bytes(code, body.to_string().into())
+    bytes(code, encode::answer(body).into())
 }
 
 /// Plain text, as the health endpoints answer.
@@ -127,9 +128,7 @@ pub async fn pretty(response: Response) -> Response {
     let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
         return failure(&Status::internal("the response could not be read"));
     };
-    let text = serde_json::from_slice::<Value>(&body)
-        .and_then(|value| serde_json::to_vec_pretty(&value))
-        .map_or(body, Bytes::from);
+    let text = encode::indent(&body);
     head.headers.remove(header::CONTENT_LENGTH);
     Response::from_parts(head, Body::from(text))
 }

@@ -17,7 +17,7 @@ pub(super) async fn approval(context: &Context, write: &Attributes) -> Result<()
     if write.operation != Operation::Update || !write.is(GROUP, "certificatesigningrequests/approval") {
         return Ok(());
     }
-    let signer = write.new_text("/spec/signerName");
+    let signer = write.old_text("/spec/signerName");
     match may(context, write, "approve", signer).await {
         true => Ok(()),
         false => {

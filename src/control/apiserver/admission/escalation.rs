@@ -7,8 +7,8 @@ use super::{Attributes, Context, Operation};
 use crate::api::go_list::quoted;
 use crate::api::status::{Result, Status};
 use crate::control::apiserver::authz::Rule;
-use crate::control::apiserver::lookup;
 use crate::control::apiserver::request::{RequestInfo, ResourceRequest};
+use crate::control::apiserver::{encode, lookup};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -26,9 +26,7 @@ pub(super) async fn admit(context: &Context, write: &Attributes) -> Result<()> {
 
 async fn role(context: &Context, write: &Attributes, role: &Value) -> Result<()> {
     let aggregates = |object: Option<&Value>| object.is_some_and(|one| one["aggregationRule"].is_object());
-    let unchanged =
-        |old: &Value| old["rules"] == role["rules"] && old["aggregationRule"] == role["aggregationRule"];
-    if write.old.as_ref().is_some_and(unchanged)
+    if only_for_the_collector(write, role)
         || may(context, write, "escalate", &write.resource, &write.name).await
     {
         return Ok(());
@@ -43,11 +41,9 @@ async fn role(context: &Context, write: &Attributes, role: &Value) -> Result<()>
 }
 
 async fn binding(context: &Context, write: &Attributes, binding: &Value) -> Result<()> {
-    let unchanged =
-        |old: &Value| old["roleRef"] == binding["roleRef"] && old["subjects"] == binding["subjects"];
     let (kind, name) = (lookup::text(binding, "/roleRef/kind"), lookup::text(binding, "/roleRef/name"));
     let plural = kind.to_lowercase() + "s";
-    if write.old.as_ref().is_some_and(unchanged) || may(context, write, "bind", &plural, name).await {
+    if only_for_the_collector(write, binding) || may(context, write, "bind", &plural, name).await {
         return Ok(());
     }
     if write.user.in_group(crate::control::apiserver::authz::MASTERS) {
@@ -57,6 +53,22 @@ async fn binding(context: &Context, write: &Attributes, binding: &Value) -> Resu
     let found = lookup::object(&context.store, GROUP, &plural, namespace, name);
     let role = found.ok_or_else(|| Status::not_found(GROUP, kind.to_lowercase().as_str(), name))?;
     check(context, write, &rules(&role["rules"]))
+}
+
+/// Whether nothing changes but what the garbage collector writes (`rbac.IsOnlyMutatingGCFields`). A label is
+/// no such thing: it may gather a role into another.
+fn only_for_the_collector(write: &Attributes, object: &Value) -> bool {
+    let rest = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(meta) = object["metadata"].as_object_mut() {
+            for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion"] {
+                meta.remove(field);
+            }
+        }
+        encode::prune(&mut object);
+        object
+    };
+    write.old.as_ref().is_some_and(|old| rest(old) == rest(object))
 }
 
 /// The rules of a role; what cannot be read counts as everything.

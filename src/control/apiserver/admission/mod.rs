@@ -1,6 +1,7 @@
 //! Admission: what happens to a write between "you may" and the store (`plugin/pkg/admission`).
 //!
-//! An ordered list of plugins under upstream's names, each of which may change the object or refuse it.
+//! An ordered list of plugins under upstream's names. Those that may change an object see it as it was sent,
+//! those that only judge see it as it will be stored.
 //! Left out for now: webhooks and policies, quotas and limits, and the other names of `UNIMPLEMENTED`.
 
 mod certificates;
@@ -242,34 +243,51 @@ impl AdmissionFlags {
 }
 
 impl Admission {
-    /// Runs every plugin over a write; the object may come out changed.
+    /// Runs every plugin over a write that is stored as it comes; the object may come out changed.
     ///
     /// # Errors
     /// The refusal of the first plugin that has one.
     pub async fn admit(&self, write: &mut Attributes) -> Result<()> {
+        self.mutate(write).await?;
+        self.validate(write).await
+    }
+
+    /// The first half, before the strategy has its say: what may change an object, and refuses what it sees.
+    pub async fn mutate(&self, write: &mut Attributes) -> Result<()> {
         for name in &self.plugins {
             match *name {
                 "NamespaceAutoProvision" => namespaces::provision(&self.context, write).await?,
                 "NamespaceLifecycle" => lifecycle::admit(&self.context, write)?,
-                "NamespaceExists" => namespaces::exists(&self.context, write)?,
                 "ServiceAccount" => service_account::admit(&self.context, write).await?,
-                "NodeRestriction" => node_restriction::admit(&self.context, write)?,
+                "NodeRestriction" => node_restriction::admit(&self.context, write).await?,
                 "TaintNodesByCondition" => node_taint::admit(write),
                 "AlwaysPullImages" => pull::admit(write),
-                "PodSecurity" => pod_security::admit(&self.context, write)?,
                 "Priority" => priority::admit(&self.context, write)?,
                 "DefaultTolerationSeconds" => tolerations::admit(&self.context, write),
-                "OwnerReferencesPermissionEnforcement" => owners::admit(&self.context, write).await?,
-                "CertificateApproval" => certificates::approval(&self.context, write).await?,
-                "CertificateSigning" => certificates::signing(&self.context, write).await?,
-                "CertificateSubjectRestriction" => certificates::subject(write)?,
-                "DenyServiceExternalIPs" => external_ips::admit(write)?,
                 "AlwaysDeny" => return Err(write.forbidden("admission control is denying all modifications")),
                 _ => {}
             }
         }
         // Upstream has this in RBAC's own registry: no flag switches it off.
         escalation::admit(&self.context, write).await
+    }
+
+    /// The second half: judges what will be stored, after a strategy took out of what was sent all that
+    /// this kind of write does not change.
+    pub async fn validate(&self, write: &mut Attributes) -> Result<()> {
+        for name in &self.plugins {
+            match *name {
+                "NamespaceExists" => namespaces::exists(&self.context, write)?,
+                "PodSecurity" => pod_security::admit(&self.context, write)?,
+                "OwnerReferencesPermissionEnforcement" => owners::admit(&self.context, write).await?,
+                "CertificateApproval" => certificates::approval(&self.context, write).await?,
+                "CertificateSigning" => certificates::signing(&self.context, write).await?,
+                "CertificateSubjectRestriction" => certificates::subject(write)?,
+                "DenyServiceExternalIPs" => external_ips::admit(write)?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 

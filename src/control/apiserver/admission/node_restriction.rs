@@ -6,11 +6,13 @@ use serde_json::Value;
 use super::{Attributes, Context, Operation, certificates, list};
 use crate::api::status::{Result, Status};
 use crate::control::apiserver::authz::node_name;
+use crate::control::apiserver::encode;
 use crate::control::apiserver::lookup::{self, text};
+use crate::control::apiserver::request::{RequestInfo, ResourceRequest};
 
 const MIRROR: &str = "/metadata/annotations/kubernetes.io~1config.mirror";
 
-pub(super) fn admit(context: &Context, write: &Attributes) -> Result<()> {
+pub(super) async fn admit(context: &Context, write: &Attributes) -> Result<()> {
     let Some(node) = node_name(&write.user) else { return Ok(()) };
     if node.is_empty() {
         return Err(write.forbidden(format!("could not determine node from user {:?}", write.user.name)));
@@ -19,10 +21,8 @@ pub(super) fn admit(context: &Context, write: &Attributes) -> Result<()> {
     match (write.group.as_str(), write.resource.as_str()) {
         ("", "pods") => check.pod(),
         ("", "nodes") => check.node(),
-        ("", "persistentvolumeclaims") if write.subresource != "status" => {
-            Err(write.forbidden("may only update PVC status"))
-        }
-        ("", "serviceaccounts") => check.token(),
+        ("", "persistentvolumeclaims") => check.claim(),
+        ("", "serviceaccounts") => check.token().await,
         ("coordination.k8s.io", "leases") => check.lease(),
         ("storage.k8s.io", "csinodes") => {
             check.named_as_itself("can only access CSINode with the same name as the requesting node")
@@ -73,6 +73,37 @@ impl Check<'_> {
         }
     }
 
+    /// A kubelet that grew a file system says so, and nothing else.
+    fn claim(&self) -> Result<()> {
+        let write = self.write;
+        if write.subresource != "status" || write.operation != Operation::Update {
+            return self.refuse("may only update PVC status");
+        }
+        let rest = |object: &Option<Value>| {
+            let mut claim = object.clone().unwrap_or_default();
+            for (part, fields) in [
+                ("metadata", &["resourceVersion", "managedFields"][..]),
+                ("status", &["capacity", "conditions", "allocatedResources", "allocatedResourceStatuses"]),
+            ] {
+                let inner = claim[part].as_object_mut();
+                inner.into_iter().for_each(|inner| inner.retain(|name, _| !fields.contains(&name.as_str())));
+            }
+            encode::prune(&mut claim);
+            claim
+        };
+        let (old, new) = (rest(&write.old), rest(&write.object));
+        let differs = |part: &&&str| old[**part] != new[**part];
+        let parts: Vec<&str> = ["metadata", "spec", "status"].iter().filter(differs).copied().collect();
+        match parts.is_empty() {
+            true => Ok(()),
+            false => self.refuse(format!(
+                "node {:?} is not allowed to update fields other than status.capacity and status.conditions: {}",
+                self.node,
+                parts.join(", ")
+            )),
+        }
+    }
+
     fn mirror_pod(&self) -> Result<()> {
         let node = self.node;
         let Some(pod) = &self.write.object else { return Ok(()) };
@@ -88,7 +119,7 @@ impl Check<'_> {
         let own =
             |owner: &Value| owner["apiVersion"] == "v1" && owner["kind"] == "Node" && owner["name"] == node;
         match list(&pod["metadata"]["ownerReferences"]) {
-            [owner] if own(owner) => {}
+            [owner] if own(owner) => self.owned(owner)?,
             [_, _, ..] => {
                 let what = "can only create pods with a single owner reference set to itself";
                 return self.refuse(format!("node {node:?} {what}"));
@@ -111,16 +142,48 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// The one owner of a mirror pod: this node, as its controller, and the node that is there now.
+    fn owned(&self, owner: &Value) -> Result<()> {
+        let node = self.node;
+        if owner["controller"] != true {
+            let what = "can only create pods with a controller owner reference set to itself";
+            return self.refuse(format!("node {node:?} {what}"));
+        }
+        if owner["blockOwnerDeletion"] == true {
+            return self
+                .refuse(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
+        }
+        let found = lookup::object(&self.context.store, "", "nodes", "", node);
+        let found = found.ok_or_else(|| Status::not_found("", "nodes", node))?;
+        let (expected, got) = (text(owner, "/uid"), text(&found, "/metadata/uid"));
+        match expected == got {
+            true => Ok(()),
+            false => self.refuse(format!("node {node} UID mismatch: expected {expected} got {got}")),
+        }
+    }
+
     fn pod_status(&self) -> Result<()> {
         let node = self.node;
         if self.write.old_text("/spec/nodeName") != node {
             let what = "can only update pod status for pods with spec.nodeName set to itself";
             return self.refuse(format!("node {node:?} {what}"));
         }
-        match !modified_labels(self.write).is_empty() {
-            true => self.refuse(format!("node {node:?} cannot update labels through pod status")),
-            false => Ok(()),
+        if !modified_labels(self.write).is_empty() {
+            return self.refuse(format!("node {node:?} cannot update labels through pod status"));
         }
+        let part = |object: &Option<Value>, field: &str| {
+            let found = object.as_ref().map(|object| object["status"][field].clone()).unwrap_or_default();
+            Some(found).filter(|value| !value.is_null() && !value.as_array().is_some_and(Vec::is_empty))
+        };
+        for (field, what) in [
+            ("resourceClaimStatuses", "resource claim statues"),
+            ("extendedResourceClaimStatus", "extended resource claim status"),
+        ] {
+            if part(&self.write.object, field) != part(&self.write.old, field) {
+                return self.refuse(format!("node {node:?} cannot update {what}"));
+            }
+        }
+        Ok(())
     }
 
     fn node(&self) -> Result<()> {
@@ -162,7 +225,7 @@ impl Check<'_> {
     }
 
     /// A token must be bound to a pod on this node, and be for somebody the pod talks to.
-    fn token(&self) -> Result<()> {
+    async fn token(&self) -> Result<()> {
         let write = self.write;
         if write.subresource != "token" || write.operation != Operation::Create {
             return Ok(());
@@ -186,10 +249,10 @@ impl Check<'_> {
         if text(&pod, "/spec/nodeName") != self.node {
             return self.refuse("node requested token bound to a pod scheduled on a different node");
         }
-        self.audience(&pod)
+        self.audience(&pod).await
     }
 
-    fn audience(&self, pod: &Value) -> Result<()> {
+    async fn audience(&self, pod: &Value) -> Result<()> {
         let asked = self.write.object.as_ref().map_or(&[][..], |request| list(&request["spec"]["audiences"]));
         let audience = match asked {
             [] => "",
@@ -202,7 +265,8 @@ impl Check<'_> {
                 .filter_map(|source| source.get("serviceAccountToken"))
                 .any(|token| text(token, "/audience") == audience)
         };
-        match audience.is_empty() || list(&pod["spec"]["volumes"]).iter().any(mentions) {
+        let mentioned = audience.is_empty() || list(&pod["spec"]["volumes"]).iter().any(mentions);
+        match mentioned || self.may_ask_for(audience).await {
             true => Ok(()),
             false => self.refuse(format!(
                 "audience {audience:?} not found in pod spec volume, {} is not authorized to request tokens for this \
@@ -210,6 +274,20 @@ impl Check<'_> {
                 self.write.user.name
             )),
         }
+    }
+
+    /// An administrator may let nodes ask for an audience that no pod mentions.
+    async fn may_ask_for(&self, audience: &str) -> bool {
+        let resource = ResourceRequest {
+            version: "v1".into(),
+            namespace: self.write.namespace.clone(),
+            resource: audience.into(),
+            name: self.write.name.clone(),
+            ..ResourceRequest::default()
+        };
+        let verb = "request-serviceaccounts-token-audience".into();
+        let info = RequestInfo { verb, resource: Some(resource), ..RequestInfo::default() };
+        self.context.authorizer.authorize(&self.write.user, &info).await.is_allowed()
     }
 
     fn lease(&self) -> Result<()> {
@@ -252,6 +330,7 @@ const REFERENCES: &[(&str, &[&str])] = &[
     ("configmaps", &["configMap", "configMapRef", "configMapKeyRef"]),
     ("persistentvolumeclaims", &["persistentVolumeClaim"]),
     ("resourceclaims", &["resourceClaims"]),
+    ("clustertrustbundles", &["clusterTrustBundle"]),
 ];
 
 /// Whether any object within has one of these fields and something in it.

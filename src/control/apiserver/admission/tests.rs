@@ -137,12 +137,13 @@ async fn a_node_may_not_touch_another_node_its_taints_or_foreign_pods() {
 
 #[tokio::test]
 async fn a_mirror_pod_refers_to_nothing_that_is_somebody_elses() {
-    let (_dir, _store, admission) = admission(&["NodeRestriction"]).await;
+    let (_dir, store, admission) = admission(&["NodeRestriction"]).await;
+    put(&store, "", "nodes", json!({"metadata": {"name": "node-1", "uid": "u"}})).await;
     let mirror = |container: Value| {
         json!({
             "metadata": {
                 "name": "m", "namespace": "default", "annotations": {"kubernetes.io/config.mirror": "x"},
-                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": "u"}],
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": "u", "controller": true}],
             },
             "spec": {"nodeName": "node-1", "containers": [container]},
         })
@@ -164,6 +165,53 @@ async fn a_mirror_pod_refers_to_nothing_that_is_somebody_elses() {
             "{refused}"
         );
     }
+    for (field, value, what) in [
+        ("controller", json!(false), "can only create pods with a controller owner reference set to itself"),
+        ("blockOwnerDeletion", json!(true), "must not set blockOwnerDeletion on an owner reference"),
+        ("uid", json!("v"), "UID mismatch: expected v got u"),
+    ] {
+        let mut pod = mirror(json!({"name": "c"}));
+        pod["metadata"]["ownerReferences"][0][field] = value;
+        let refused = admission.admit(&mut write(name, "", "pods", pod)).await.unwrap_err().message;
+        assert!(refused.ends_with(what), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_label_that_would_gather_a_role_into_another_needs_its_rules() {
+    let (_dir, _store, admission) = admission(&[]).await;
+    let all = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
+    let role = json!({"metadata": {"name": "cluster-admin", "resourceVersion": "1"}, "rules": all});
+    let change = |part: &str, value: Value| {
+        let mut new = role.clone();
+        new["metadata"][part] = value;
+        let attributes = write("mallory", "rbac.authorization.k8s.io", "clusterroles", new);
+        Attributes { operation: Operation::Update, old: Some(role.clone()), ..attributes }
+    };
+    let gathers = json!({"rbac.authorization.k8s.io/aggregate-to-view": "true"});
+    let refused = admission.admit(&mut change("labels", gathers)).await.unwrap_err();
+    assert!(
+        refused.message.contains("is attempting to grant RBAC permissions not currently held"),
+        "{refused}"
+    );
+    admission.admit(&mut change("finalizers", json!(["a"]))).await.unwrap();
+    admission.admit(&mut change("resourceVersion", json!("2"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_approvers_verdict_is_judged_by_the_signer_that_is_stored() {
+    let (_dir, _store, admission) = admission(&[]).await;
+    let csr = |signer: &str| json!({"metadata": {"name": "c"}, "spec": {"signerName": signer}});
+    let sent = write(
+        "mallory",
+        "certificates.k8s.io",
+        "certificatesigningrequests/approval",
+        csr("example.com/mine"),
+    );
+    let old = Some(csr("kubernetes.io/kube-apiserver-client"));
+    let mut swapped = Attributes { operation: Operation::Update, old, ..sent };
+    let refused = admission.admit(&mut swapped).await.unwrap_err();
+    assert!(refused.message.ends_with("signerName \"kubernetes.io/kube-apiserver-client\""), "{refused}");
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ pub(super) struct Event {
     user: User,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) impersonated_user: Option<User>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) authentication_metadata: Option<Value>,
     #[serde(rename = "sourceIPs", skip_serializing_if = "Vec::is_empty")]
     source_ips: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -93,6 +95,7 @@ impl Event {
             verb: request.info.verb.clone(),
             user: User::of(request.user),
             impersonated_user: None,
+            authentication_metadata: None,
             source_ips: sources(&header("x-forwarded-for"), &header("x-real-ip"), request.from),
             user_agent: header("user-agent").chars().take(1024).collect(),
             object_ref: request.info.resource.as_ref().map(ObjectRef::of),

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::event::{Event, User, status, written};
 use super::policy::{Level, Verdict};
@@ -36,8 +36,12 @@ impl Trail {
         self.emit(Stage::RequestReceived);
     }
 
-    pub fn impersonates(&mut self, other: &UserInfo) {
+    /// The request acts as somebody else; `constraint` is empty when the old verb let it.
+    pub fn impersonates(&mut self, other: &UserInfo, constraint: &str) {
         self.event.impersonated_user = Some(User::of(other));
+        if !constraint.is_empty() {
+            self.event.authentication_metadata = Some(json!({"impersonationConstraint": constraint}));
+        }
     }
 
     pub fn annotate(&mut self, key: &str, value: &str) {

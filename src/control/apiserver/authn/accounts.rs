@@ -104,7 +104,7 @@ impl ServiceAccounts {
             let since = format!(
                 "subject: {}, seconds after warning threshold: {}",
                 text(&claims, "/sub"),
-                now - after
+                now.saturating_sub(after)
             );
             owner.annotations.insert("authentication.k8s.io/stale-token".into(), since);
         }
@@ -276,11 +276,14 @@ fn matching(claims: &Value, wanted: &[String]) -> Result<Vec<String>, String> {
 
 fn check_dates(claims: &Value, now: i64) -> Result<(), String> {
     let date = |name: &str| claims[name].as_i64();
-    if date("exp").is_none_or(|exp| now > exp + LEEWAY) {
+    if date("exp").is_none_or(|exp| now > exp.saturating_add(LEEWAY)) {
         return Err("service account token has expired".into());
     }
-    if date("nbf").is_some_and(|nbf| now < nbf - LEEWAY) {
+    if date("nbf").is_some_and(|nbf| now < nbf.saturating_sub(LEEWAY)) {
         return Err("service account token is not valid yet".into());
+    }
+    if date("iat").is_some_and(|iat| now < iat.saturating_sub(LEEWAY)) {
+        return Err("service account token is issued in the future".into());
     }
     Ok(())
 }

@@ -9,7 +9,9 @@ const SUBPROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// The token of an `Authorization: Bearer` header.
 pub(super) fn from_header(headers: &HeaderMap) -> Option<String> {
-    let mut words = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split(' ');
+    // Bytes that are no text are somebody's wrong token, not the lack of one.
+    let text = String::from_utf8_lossy(headers.get(header::AUTHORIZATION)?.as_bytes());
+    let mut words = text.trim().split(' ');
     let scheme = words.next()?;
     let token = words.next()?;
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
@@ -58,9 +60,9 @@ fn is_websocket(headers: &HeaderMap) -> bool {
 }
 
 fn offers(headers: &HeaderMap) -> Vec<String> {
-    let lines =
-        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(|offer| offer.trim().to_owned()).collect()
+    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let lines: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    lines.iter().flat_map(|line| line.split(',')).map(|offer| offer.trim().to_owned()).collect()
 }
 
 #[cfg(test)]

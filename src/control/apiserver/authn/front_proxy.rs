@@ -92,7 +92,6 @@ fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
     headers
         .get_all(name)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .map(|value| value.trim().to_owned())
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned())
         .collect()
 }

@@ -178,7 +178,7 @@ impl Rules {
             Some(end) if now < end => {}
             _ => return Err("oidc: verify token: oidc: token is expired".into()),
         }
-        if number(&claims["nbf"]).is_some_and(|begin| now + LEEWAY < begin) {
+        if number(&claims["nbf"]).is_some_and(|begin| now.saturating_add(LEEWAY) < begin) {
             return Err("oidc: verify token: oidc: current time before the nbf (not before) time".into());
         }
         for (claim, wanted) in &self.required {

@@ -352,21 +352,26 @@ impl Volume {
 const DRIVERS: &[&str] = &["cephfs", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"];
 
 impl Reached {
-    /// Reads a pod; one without a node, or a mirror of a static pod, leads nowhere.
+    /// Reads a pod. One without a node leads nowhere; the mirror of a static pod, which the node wrote
+    /// itself, leads to nothing but the pod.
     fn by(pod: &Value) -> Option<Self> {
         let node = text(pod, "/spec/nodeName");
-        if node.is_empty() || pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some() {
+        if node.is_empty() {
             return None;
         }
+        let mirror = pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some();
         let mut reached = Self {
             node: node.into(),
             namespace: text(pod, "/metadata/namespace").into(),
             name: text(pod, "/metadata/name").into(),
-            account: text(pod, "/spec/serviceAccountName").into(),
+            account: if mirror { String::new() } else { text(pod, "/spec/serviceAccountName").into() },
             secrets: Vec::new(),
             config_maps: Vec::new(),
             claims: Vec::new(),
         };
+        if mirror {
+            return Some(reached);
+        }
         let spec = &pod["spec"];
         for secret in list(&spec["imagePullSecrets"]) {
             reached.secrets.push(text(secret, "/name").into());

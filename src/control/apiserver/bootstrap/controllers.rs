@@ -47,7 +47,8 @@ pub(super) const ROLES: &[Role] = &[
         &[
             on("get list update watch", "batch", "cronjobs"),
             on("create delete get list patch update watch", "batch", "jobs"),
-            on("update", "batch", "cronjobs/finalizers cronjobs/status"),
+            on("update", "batch", "cronjobs/status"),
+            on("update", "batch", "cronjobs/finalizers"),
             on("delete list watch", "core", "pods"),
             EVENTS,
         ],
@@ -73,6 +74,17 @@ pub(super) const ROLES: &[Role] = &[
             on("update", APPS, "deployments/finalizers"),
             on("create delete get list patch update watch", APPS, "replicasets"),
             on("get list update watch", "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    role(
+        "system:controller:device-taint-eviction-controller",
+        &[
+            on("delete get list watch", "core", "pods"),
+            on("patch update", "core", "pods/status"),
+            on(READ, "resource.k8s.io", "resourceclaims"),
+            on(READ, "resource.k8s.io", "resourceslices"),
+            on(READ, "resource.k8s.io", "deviceclasses"),
             EVENTS,
         ],
     ),
@@ -125,7 +137,6 @@ pub(super) const ROLES: &[Role] = &[
             on("patch update", "core", "persistentvolumeclaims/status"),
             on(READ, "core", "persistentvolumeclaims"),
             EVENTS,
-            on("get", "core", "services"),
         ],
     ),
     role(
@@ -146,6 +157,7 @@ pub(super) const ROLES: &[Role] = &[
             on("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status"),
             on("patch update", "core", "pods/status"),
             EVENTS,
+            on("patch update", "resource.k8s.io", "resourceclaims/binding"),
         ],
     ),
     role(
@@ -187,16 +199,17 @@ pub(super) const ROLES: &[Role] = &[
         &[
             on("delete get list watch", "core", "namespaces"),
             on("update", "core", "namespaces/finalize namespaces/status"),
-            on("delete deletecollection get list", "*", "*"),
+            on("delete deletecollection get list watch", "*", "*"),
         ],
     ),
     role(
         "system:controller:node-controller",
         &[
-            on("delete get list patch update", "core", "nodes"),
+            on("delete get list patch update watch", "core", "nodes"),
             on("patch update", "core", "nodes/status"),
             on("patch update", "core", "pods/status"),
-            on("delete list get", "core", "pods"),
+            on("delete get list watch", "core", "pods"),
+            on(READ, "coordination.k8s.io", "leases"),
             EVENTS,
         ],
     ),
@@ -212,7 +225,6 @@ pub(super) const ROLES: &[Role] = &[
             on("list watch", "core", "nodes"),
             EVENTS,
             on("watch", "core", "events"),
-            on("get", "core", "services"),
         ],
     ),
     role(

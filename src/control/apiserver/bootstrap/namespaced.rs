@@ -14,6 +14,9 @@ struct Local {
     subjects: &'static str,
 }
 
+const LEASES: Line = on("create get list update watch", "coordination.k8s.io", "leases");
+const CANDIDATES: Line = on("create get list update watch", "coordination.k8s.io", "leasecandidates");
+
 const LOCAL: &[Local] = &[
     Local {
         namespace: "kube-system",
@@ -47,11 +50,7 @@ const LOCAL: &[Local] = &[
         namespace: "kube-system",
         name: "system::leader-locking-kube-controller-manager",
         binding: "",
-        rules: &[
-            on("watch", "core", "configmaps"),
-            named("get update", "core", "configmaps", "kube-controller-manager"),
-            on("create get list update watch", "coordination.k8s.io", "leases"),
-        ],
+        rules: &[LEASES, CANDIDATES],
         subjects: "user:system:kube-controller-manager account:kube-system:kube-controller-manager \
                    account:kube-system:leader-election-controller",
     },
@@ -59,10 +58,7 @@ const LOCAL: &[Local] = &[
         namespace: "kube-system",
         name: "system::leader-locking-kube-scheduler",
         binding: "",
-        rules: &[
-            on("watch", "core", "configmaps"),
-            named("get update", "core", "configmaps", "kube-scheduler"),
-        ],
+        rules: &[LEASES, CANDIDATES],
         subjects: "user:system:kube-scheduler account:kube-system:kube-scheduler",
     },
     Local {

@@ -51,7 +51,11 @@ pub(super) const ROLES: &[Role] = &[
     ),
     role(
         "system:monitoring",
-        &[paths("get", "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*")],
+        &[
+            paths("get", "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*"),
+            paths("get", "/flagz"),
+            paths("get", "/statusz"),
+        ],
     ),
     role(
         "system:basic-user",
@@ -256,6 +260,8 @@ pub(super) const ROLES: &[Role] = &[
             on("get list patch update watch", "resource.k8s.io", "resourceclaims/status"),
             on("get list patch update watch", "core", "pods/finalizers"),
             on(READ, "resource.k8s.io", "resourceslices"),
+            // Fine-grained authorization of a claim's status: who allocates needs this as well.
+            on("patch update", "resource.k8s.io", "resourceclaims/binding"),
         ],
     ),
     role(

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::options::FieldValidation;
 use crate::api::status::{Result, Status};
 use crate::control::apiserver::call::Call;
-use crate::control::apiserver::registry::Resource;
+use crate::control::apiserver::registry::{self, Resource};
 use crate::control::apiserver::wire;
 
 /// Upstream's limit on a request's body, and its text.
@@ -80,18 +80,47 @@ fn json(body: &Bytes) -> Result<Value> {
 
 /// Reads a value as the row's kind: names checked, types checked, unknown fields treated as asked,
 /// defaults filled in.
-pub fn decode(row: &Resource, mut object: Value, fields: FieldValidation) -> Result<Decoded> {
-    name_kind(row, &mut object)?;
+pub fn decode(row: &Resource, object: Value, fields: FieldValidation) -> Result<Decoded> {
+    let api_version = row.api_version();
+    let names = Names { kind: row.kind, version: row.version, api_version: &api_version };
+    let mut decoded = decode_as(&names, row.decode, object, fields)?;
+    (row.strategy.default)(&mut decoded.object);
+    Ok(decoded)
+}
+
+/// Reads a request's body as a kind that is no row of the table: an Eviction, a Scale, a TokenRequest.
+pub fn read_kind<T>(call: &Call, fields: FieldValidation) -> Result<Decoded>
+where
+    T: k8s_openapi::Resource + serde::de::DeserializeOwned + serde::Serialize,
+{
+    let names = Names { kind: T::KIND, version: T::VERSION, api_version: T::API_VERSION };
+    decode_as(&names, registry::typed::<T>, parse(&call.headers, &call.body)?, fields)
+}
+
+/// How a kind calls itself.
+struct Names<'a> {
+    kind: &'a str,
+    version: &'a str,
+    api_version: &'a str,
+}
+
+fn decode_as(
+    names: &Names<'_>,
+    read: fn(&Value) -> std::result::Result<Value, String>,
+    mut object: Value,
+    fields: FieldValidation,
+) -> Result<Decoded> {
+    name_kind(names, &mut object)?;
     let cannot = |why: String| {
         Status::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: {why}",
-            row.kind, row.version, row.kind
+            names.kind, names.version, names.kind
         ))
     };
     if !object["metadata"].is_object() {
         object["metadata"] = Value::Object(Default::default());
     }
-    let mut typed = (row.decode)(&object).map_err(|error| cannot(go_words(&error)))?;
+    let typed = read(&object).map_err(|error| cannot(go_words(&error)))?;
     let mut unknown = Vec::new();
     if fields != FieldValidation::Ignore {
         unknown_fields(&object, &typed, &mut String::new(), &mut unknown);
@@ -99,19 +128,18 @@ pub fn decode(row: &Resource, mut object: Value, fields: FieldValidation) -> Res
     if fields == FieldValidation::Strict && !unknown.is_empty() {
         return Err(cannot(format!("strict decoding error: {}", unknown.join(", "))));
     }
-    (row.strategy.default)(&mut typed);
     Ok(Decoded { object: typed, warnings: unknown })
 }
 
 /// Checks `kind` and `apiVersion`, or fills them in.
-fn name_kind(row: &Resource, object: &mut Value) -> Result<()> {
+fn name_kind(names: &Names<'_>, object: &mut Value) -> Result<()> {
     let Some(fields) = object.as_object_mut() else {
         return Err(Status::bad_request(format!(
             "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
             go_kind(object)
         )));
     };
-    let want = row.api_version();
+    let want = names.api_version;
     let own = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (kind, version) = (own("kind"), own("apiVersion"));
     if !version.is_empty() && version != want {
@@ -119,14 +147,14 @@ fn name_kind(row: &Resource, object: &mut Value) -> Result<()> {
             "the API version in the data ({version}) does not match the expected API version ({want})"
         )));
     }
-    if !kind.is_empty() && kind != row.kind {
+    if !kind.is_empty() && kind != names.kind {
         let short = version.rsplit('/').next().unwrap_or_default();
         return Err(Status::bad_request(format!(
             "{kind} in version {short:?} cannot be handled as a {}: converting ({kind}) to ({}): unknown conversion",
-            row.kind, row.kind
+            names.kind, names.kind
         )));
     }
-    fields.insert("kind".into(), row.kind.into());
+    fields.insert("kind".into(), names.kind.into());
     fields.insert("apiVersion".into(), want.into());
     Ok(())
 }

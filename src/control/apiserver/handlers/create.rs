@@ -4,6 +4,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::Value;
 
+use super::admit::Write;
 use super::body;
 use super::meta;
 use super::options::WriteOptions;
@@ -37,9 +38,8 @@ pub async fn store_new(
     meta::place(row, &mut object, &call.asked().namespace)?;
     let generated = meta::text(&object, "name").is_empty();
     meta::fill_new(row, &mut object)?;
-    let admitted =
-        super::admit::admit(call, row, Operation::Create, Some(object), None, options.dry_run).await?;
-    let mut object = admitted.unwrap_or_default();
+    let write = Write { call, row, operation: Operation::Create, old: None, dry_run: options.dry_run };
+    let mut object = write.mutate(object).await?;
     (row.strategy.prepare_create)(&mut object);
     attribute_to(call, row, &mut object);
     // Held until the write is over.
@@ -50,6 +50,7 @@ pub async fn store_new(
     if !causes.is_empty() {
         return Err(Status::invalid(row.group, row.kind, &name, &causes));
     }
+    write.validate(&object).await?;
     if options.dry_run {
         let key = row.key(&call.asked().namespace, &name);
         return match call.api.store.get(&row.bucket, &key) {

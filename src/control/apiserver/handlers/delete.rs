@@ -3,8 +3,11 @@
 use axum::response::Response;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions as Sent;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::admit::Write;
 use super::meta;
 use super::options;
 use super::select::Selection;
@@ -105,7 +108,9 @@ pub async fn remove(
         let entry = super::get::find(call, row)?;
         let old = encode::object(&entry)?;
         options.check(row, &old, name)?;
-        super::admit::admit(call, row, Operation::Delete, None, Some(&old), options.dry_run).await?;
+        let operation = Operation::Delete;
+        let write = Write { call, row, operation, old: Some(&old), dry_run: options.dry_run };
+        write.admit(None).await?;
         let (object, goes) = match plan(row, &old, options)? {
             Step::Keep => return Ok(Outcome::Marked(entry)),
             Step::Mark(object) => (object, false),
@@ -220,6 +225,13 @@ impl DeleteOptions {
             true => Value::Null,
             false => super::body::parse(&call.headers, &call.body)?,
         };
+        let cannot = |why: &dyn std::fmt::Display| {
+            Status::bad_request(format!("couldn't get version/kind; json parse error: {why}"))
+        };
+        if !body.is_null() {
+            let object = body.is_object().then_some(&body).ok_or_else(|| cannot(&"no object"))?;
+            Sent::deserialize(object).map_err(|error| cannot(&error))?;
+        }
         if !body.is_null() && !matches!(body["kind"].as_str(), None | Some("DeleteOptions" | "")) {
             return Err(Status::bad_request(format!(
                 "decoded object cannot be converted to DeleteOptions: {}",

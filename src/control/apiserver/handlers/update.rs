@@ -4,6 +4,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::Value;
 
+use super::admit::Write;
 use super::body;
 use super::meta;
 use super::options::WriteOptions;
@@ -155,18 +156,18 @@ async fn finish(
     options: WriteOptions,
 ) -> Result<(Value, Option<addresses::Held>)> {
     meta::carry_over(&mut sent, old);
-    let admitted =
-        super::admit::admit(call, row, Operation::Update, Some(sent), Some(old), options.dry_run).await?;
-    let mut object = admitted.unwrap_or_default();
+    let write = Write { call, row, operation: Operation::Update, old: Some(old), dry_run: options.dry_run };
+    let mut object = write.mutate(sent).await?;
     meta::carry_over(&mut object, old);
     edit.prepare(row, &mut object, old)?;
     let held = addresses::allocate(&call.api, row, &mut object, Some(old))?;
     encode::prune(&mut object);
     let causes = edit.check(row, &object, old);
-    match causes.is_empty() {
-        true => Ok((object, held)),
-        false => Err(Status::invalid(row.group, row.kind, &call.asked().name, &causes)),
+    if !causes.is_empty() {
+        return Err(Status::invalid(row.group, row.kind, &call.asked().name, &causes));
     }
+    write.validate(&object).await?;
+    Ok((object, held))
 }
 
 /// Whether this change took away the last thing that held a deleted object back.

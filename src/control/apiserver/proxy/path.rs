@@ -3,7 +3,6 @@
 use http::Uri;
 
 use crate::api::go_path::clean;
-use crate::control::apiserver::request::unescape;
 
 /// The path of one proxied request.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +25,7 @@ impl Path {
         if slash && !below.ends_with('/') {
             below.push('/');
         }
-        Self { client: unescape(client), below, query: query.map(str::to_owned) }
+        Self { client: client.to_owned(), below, query: query.map(str::to_owned) }
     }
 
     /// Whether nothing is asked for, not even `/`.
@@ -111,6 +110,7 @@ impl Rewrite<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::apiserver::request::unescape;
 
     const BASE: &str = "/api/v1/namespaces/a/pods/web/proxy";
 
@@ -124,7 +124,7 @@ mod tests {
             ("/x/../../../etc", "x/../../../etc", None, "/etc"),
             ("/a%20b/c%3Fd", "a b/c?d", None, "/a%20b/c%3Fd"),
         ] {
-            let path = Path::below(&format!("{BASE}{client}"), rest, query);
+            let path = Path::below(&unescape(&format!("{BASE}{client}")), rest, query);
             assert_eq!(path.backend(), want, "{client}");
         }
         let bare = Path::below(BASE, "", Some("x=1"));

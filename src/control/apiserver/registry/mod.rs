@@ -6,6 +6,8 @@
 mod rows;
 pub mod strategies;
 
+pub use rows::typed;
+
 use std::sync::OnceLock;
 
 use jiff::Timestamp;

@@ -27,7 +27,7 @@ const fn own(name: &'static str, kind: &'static str, verbs: &'static [&'static s
 }
 
 /// The typed round trip of one kind.
-fn typed<T: Serialize + DeserializeOwned>(object: &Value) -> Result<Value, String> {
+pub fn typed<T: Serialize + DeserializeOwned>(object: &Value) -> Result<Value, String> {
     let read = T::deserialize(object).map_err(|error| error.to_string())?;
     serde_json::to_value(read).map_err(|error| error.to_string())
 }

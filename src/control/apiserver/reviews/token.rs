@@ -29,6 +29,9 @@ pub struct TokenFor<'a> {
 impl TokenFor<'_> {
     /// The request's checks that come before admission: defaults and plain validation.
     pub fn prepare(&self, request: &mut Value) -> Result<()> {
+        // The account is looked up before anything else.
+        object(self.store, "", "serviceaccounts", self.namespace, self.name)
+            .ok_or_else(|| Status::not_found("", "serviceaccounts", self.name))?;
         let meta = &request["metadata"];
         for (field, wanted) in [("name", self.name), ("namespace", self.namespace)] {
             if meta[field].as_str().is_some_and(|given| !given.is_empty() && given != wanted) {

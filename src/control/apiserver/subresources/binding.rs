@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::api::status::{Cause, Result, Status};
 use crate::control::apiserver::admission::Operation;
 use crate::control::apiserver::call::Call;
+use crate::control::apiserver::handlers::admit::Write;
 use crate::control::apiserver::handlers::options::WriteOptions;
-use crate::control::apiserver::handlers::{self, admit, body, meta};
+use crate::control::apiserver::handlers::{self, body, meta};
 use crate::control::apiserver::registry::{self, Resource};
 use crate::control::apiserver::{encode, respond};
 use crate::control::store::{Change, Expect, StoreError};
@@ -25,7 +26,8 @@ pub async fn answer(call: &Call, pods: &'static Resource, name: &str) -> Result<
     let kind = registry::find("", "v1", "bindings").ok_or_else(Status::no_such_path)?;
     let binding = body::decode(kind, body::parse(&call.headers, &call.body)?, options.fields)?.object;
     check(&binding, name)?;
-    admit::admit(call, pods, Operation::Create, Some(binding.clone()), None, options.dry_run).await?;
+    let write = Write { call, row: pods, operation: Operation::Create, old: None, dry_run: options.dry_run };
+    write.admit(Some(binding.clone())).await?;
     let key = pods.key(&call.asked().namespace, name);
     loop {
         let entry =

@@ -3,6 +3,7 @@
 
 use axum::response::Response;
 use http::StatusCode;
+use k8s_openapi::api::policy::v1::Eviction;
 
 use crate::api::status::{Result, Status};
 use crate::control::apiserver::call::Call;
@@ -13,7 +14,8 @@ use crate::control::apiserver::registry::Resource;
 use crate::control::apiserver::respond;
 
 pub async fn answer(call: &Call, pods: &'static Resource) -> Result<Response> {
-    let sent = body::parse(&call.headers, &call.body)?;
+    let write = WriteOptions::read(&call.query)?;
+    let sent = body::read_kind::<Eviction>(call, write.fields)?.object;
     let name = call.asked().name.as_str();
     let own = meta::text(&sent, "name");
     if !own.is_empty() && own != name {
@@ -22,7 +24,7 @@ pub async fn answer(call: &Call, pods: &'static Resource) -> Result<Response> {
         )));
     }
     let mut options = DeleteOptions::of(&sent["deleteOptions"])?;
-    options.dry_run |= WriteOptions::read(&call.query)?.dry_run;
+    options.dry_run |= write.dry_run;
     delete::remove(call, pods, name, &options).await?;
     Ok(respond::success(StatusCode::CREATED, None))
 }

@@ -2,6 +2,7 @@
 
 use axum::response::Response;
 use http::StatusCode;
+use k8s_openapi::api::autoscaling::v1::Scale;
 use serde_json::{Value, json};
 
 use crate::api::selector::LabelSelector;
@@ -22,7 +23,7 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     let options = WriteOptions::read(&call.query)?;
     let source = match call.info.verb.as_str() {
         "patch" => Source::Patch(Patch::read(call)?),
-        _ => Source::Scale(body::parse(&call.headers, &call.body)?),
+        _ => Source::Scale(body::read_kind::<Scale>(call, options.fields)?.object),
     };
     let object = match update::try_change(call, row, &Rescale(source), options).await? {
         Outcome::Stored(entry) => encode::object(&entry)?,
