@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::go_text::io_text;
+use super::gulps::Gulps;
 use super::listen::tune;
 
 /// Go's dialers give up after this long.
@@ -96,7 +97,7 @@ impl TlsDialer {
         port: u16,
         name: Option<&str>,
     ) -> Result<TlsStream<BoxStream>, DialError> {
-        let stream = self.road.dial(host, port).await?;
+        let stream: BoxStream = Box::new(Gulps::new(self.road.dial(host, port).await?));
         let name = name.unwrap_or(host);
         let server = ServerName::try_from(name.to_owned()).map_err(|_| DialError::Name(name.into()))?;
         let connector = TlsConnector::from(Arc::clone(&self.config));

@@ -6,6 +6,7 @@
 mod danger;
 mod dial;
 mod go_text;
+mod gulps;
 mod listen;
 mod records;
 mod serve;

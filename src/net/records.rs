@@ -10,6 +10,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
+/// A record cannot be longer. One that is as long may be followed by the next in one read: whoever writes
+/// the two on together makes the same two records again.
+const LONGEST: usize = 16 * 1024;
+
 /// A stream whose reads end where the peer's records do.
 #[derive(Debug)]
 pub struct Records<S>(pub S);
@@ -20,10 +24,20 @@ impl<S: AsyncBufRead + Unpin> AsyncRead for Records<S> {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let record = ready!(Pin::new(&mut self.0).poll_fill_buf(cx))?;
-        let size = record.len().min(into.remaining());
-        into.put_slice(&record[..size]);
-        Pin::new(&mut self.0).consume(size);
+        let before = into.filled().len();
+        loop {
+            let record = match Pin::new(&mut self.0).poll_fill_buf(cx) {
+                // What was read comes first; the reason why no more does stays where it is.
+                Poll::Pending | Poll::Ready(Err(_)) if into.filled().len() > before => break,
+                other => ready!(other)?,
+            };
+            let size = record.len().min(into.remaining());
+            into.put_slice(&record[..size]);
+            Pin::new(&mut self.0).consume(size);
+            if size < LONGEST || into.remaining() < LONGEST {
+                break;
+            }
+        }
         Poll::Ready(Ok(()))
     }
 }

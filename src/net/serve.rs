@@ -22,12 +22,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::info;
 
 use super::NetError;
 use super::go_text::io_text;
+use super::gulps::Gulps;
 use super::listen::tune;
 use super::tls::{Protocols, ServingCert};
 
@@ -150,10 +152,7 @@ impl Server {
     }
 
     /// Nothing to serve with, and plain HTTP, are answered here; both leave no TLS connection.
-    async fn handshake(
-        &self,
-        mut stream: TcpStream,
-    ) -> io::Result<Option<tokio_rustls::server::TlsStream<TcpStream>>> {
+    async fn handshake(&self, mut stream: TcpStream) -> io::Result<Option<TlsStream<Gulps<TcpStream>>>> {
         let mut first = [0u8; 5];
         let seen = stream.peek(&mut first).await?;
         if looks_like_http(&first[..seen]) {
@@ -172,7 +171,7 @@ impl Server {
             stream.shutdown().await?;
             return Ok(None);
         }
-        TlsAcceptor::from(Arc::clone(&self.tls)).accept(stream).await.map(Some)
+        TlsAcceptor::from(Arc::clone(&self.tls)).accept(Gulps::new(stream)).await.map(Some)
     }
 }
 

@@ -4,8 +4,11 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// One buffer a direction. Large enough that a system call's cost does not show.
-const BUFFER: usize = 128 * 1024;
+use super::websocket::LONGEST_SENT;
+
+/// One buffer a direction. Large enough that a system call's cost does not show, and a whole number of the
+/// longest messages.
+const BUFFER: usize = 2 * LONGEST_SENT;
 
 /// Copies until `from` ends and flushes; does not close `to`. tokio's own `copy` has a buffer of 8 KiB.
 pub async fn pump<R, W>(from: &mut R, to: &mut W) -> io::Result<u64>

@@ -28,4 +28,3 @@ mod proxy;
 mod roles;
 mod services;
 mod streams;
-mod terminals;

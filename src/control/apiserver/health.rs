@@ -101,12 +101,16 @@ fn metrics(api: &Api) -> Response {
     let requests = api.served();
     let inflight = api.inflight();
     let revision = api.store.revision();
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let streams = api.kubelets.counts.page();
     respond::text(
         StatusCode::OK,
         format!(
             "# HELP apiserver_request_total Counter of apiserver requests.\n# TYPE apiserver_request_total counter\napiserver_request_total {requests}\n\
              # HELP apiserver_current_inflight_requests Number of requests in flight, watches left out.\n# TYPE apiserver_current_inflight_requests gauge\napiserver_current_inflight_requests {inflight}\n\
-             # HELP minilab_store_revision The newest committed revision.\n# TYPE minilab_store_revision gauge\nminilab_store_revision {revision}\n"
+             # HELP minilab_store_revision The newest committed revision.\n# TYPE minilab_store_revision gauge\nminilab_store_revision {revision}\n\
+             # HELP minilab_tasks Tasks of the runtime that are alive, as go_goroutines says it of upstream.\n# TYPE minilab_tasks gauge\nminilab_tasks {tasks}\n\
+             {streams}"
         ),
     )
 }

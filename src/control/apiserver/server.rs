@@ -202,12 +202,16 @@ async fn close(api: &Api) {
     tracing::info!("shutting down");
     api.stopping.store(true, Ordering::Release);
     let deadline = tokio::time::Instant::now() + GRACE;
+    let commands = api.proxy.commands.clone();
+    let told = tokio::spawn(async move { commands.end(GRACE).await });
     while api.inflight() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let left = api.inflight();
     api.closed.store(true, Ordering::Release);
     api.store.close().await;
+    // It ends by itself, in time.
+    let _ = told.await;
     tracing::info!(left, "the store is closed");
 }
 

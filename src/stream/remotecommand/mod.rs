@@ -9,6 +9,7 @@
 //! [`Negotiated::serve`] on the upgraded connection, then [`Streams::finish`].
 
 mod client;
+mod last_word;
 mod outcome;
 mod resize;
 mod server;
@@ -19,6 +20,7 @@ mod translate;
 pub use client::PROTOCOLS as SPDY_PROTOCOLS;
 #[cfg(test)]
 pub use client::connect;
+pub use last_word::{FromClient, FromKubelet, last_word};
 pub use outcome::Outcome;
 pub use resize::Resizes;
 pub use server::{Negotiated, Streams, negotiate};

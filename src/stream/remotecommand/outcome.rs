@@ -109,6 +109,17 @@ impl Outcome {
         }
     }
 
+    /// As an HTTP status: a command that ran to its end is well, whatever its exit code.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Success | Self::ExitCode { .. } => 200,
+            Self::Error(_) => 500,
+            Self::Status(value) => {
+                value["code"].as_u64().and_then(|code| code.try_into().ok()).unwrap_or(500)
+            }
+        }
+    }
+
     fn message(&self) -> String {
         match self {
             Self::Success => String::new(),

@@ -230,6 +230,13 @@ async fn a_spdy_client_that_creates_no_streams_is_given_up() {
     drop(near);
 }
 
+/// What the API server does with a client and a kubelet's connection.
+async fn translated(mut client: Streams, kubelet: DuplexStream, options: Options) {
+    if let Some(outcome) = translate(&mut client, kubelet, Some("v4.channel.k8s.io"), options).await {
+        client.finish(outcome).await;
+    }
+}
+
 #[tokio::test]
 async fn a_websocket_client_is_translated_for_a_kubelet_that_speaks_spdy() {
     for code in [0, 3] {
@@ -240,7 +247,7 @@ async fn a_websocket_client_is_translated_for_a_kubelet_that_speaks_spdy() {
             let streams = negotiated.serve(far, ALL).await.unwrap();
             cat(streams, Outcome::exited(code, &[])).await;
         });
-        let translating = tokio::spawn(translate(streams, near, Some("v4.channel.k8s.io"), ALL));
+        let translating = tokio::spawn(translated(streams, near, ALL));
         client.send(binary(b"\x00through two protocols")).await.unwrap();
         client.send(binary(b"\xff\x00")).await.unwrap();
         let mut by_channel = [const { Vec::new() }; 4];
@@ -277,7 +284,7 @@ async fn sizes_are_translated_and_a_client_that_leaves_ends_the_command() {
     let (near, far) = duplex(64 * 1024);
     let negotiated = negotiate(&spdy("v4.channel.k8s.io")).unwrap();
     let serving = tokio::spawn(negotiated.serve(far, TTY));
-    let translating = tokio::spawn(translate(streams, near, Some("v4.channel.k8s.io"), TTY));
+    let translating = tokio::spawn(translated(streams, near, TTY));
     let mut kubelet = soon(serving).await.unwrap().unwrap();
     client.send(binary(b"\x04{\"Width\":80,\"Height\":24}\n")).await.unwrap();
     assert_eq!(soon(kubelet.resize.as_mut().unwrap().recv()).await, Some((80, 24)));

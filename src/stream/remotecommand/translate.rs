@@ -10,19 +10,19 @@ use super::client::{ClientStreams, connect};
 use super::{Options, Outcome, Streams};
 
 /// Joins `client` with a kubelet over `backend`, an upgraded connection whose answer named `protocol`,
-/// until the command has ended and the client knows how.
+/// until the command has ended: how, for the client. Nothing: the client is gone.
 pub async fn translate(
-    mut client: Streams,
+    client: &mut Streams,
     backend: impl Connection,
     protocol: Option<&str>,
     options: Options,
-) {
+) -> Option<Outcome> {
     let gone = client.closed.clone();
     let outcome = tokio::select! {
-        outcome = run(&mut client, backend, protocol, options) => outcome,
-        () = gone.cancelled() => return,
+        outcome = run(client, backend, protocol, options) => outcome,
+        () = gone.cancelled() => return None,
     };
-    client.finish(outcome.unwrap_or_else(|error| Outcome::Error(error.to_string()))).await;
+    Some(outcome.unwrap_or_else(|error| Outcome::Error(error.to_string())))
 }
 
 async fn run(

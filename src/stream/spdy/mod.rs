@@ -8,8 +8,8 @@
 //!
 //! Left out: priorities, server push, `HEADERS` after the reply (read and ignored), credentials.
 
-mod frame;
-mod headers;
+pub(super) mod frame;
+pub(super) mod headers;
 mod session;
 mod state;
 mod stream;

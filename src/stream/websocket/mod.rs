@@ -8,6 +8,7 @@ mod mux;
 mod tunnel;
 
 pub use codec::Codec;
+pub(super) use mux::LONGEST_SENT;
 pub use mux::Mux;
 pub use tunnel::Tunnel;
 

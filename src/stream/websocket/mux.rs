@@ -30,9 +30,11 @@ use super::codec::{Codec, Event};
 
 /// How much of one channel may wait for its reader.
 const INBOX: usize = 1 << 20;
-/// How many messages may wait to be sent, and how long one is.
+/// How many messages may wait to be sent, and how long one is: with its head it fills whole TLS records.
 const OUTBOX: usize = 8;
-const LONGEST_SENT: usize = 64 * 1024;
+pub const LONGEST_SENT: usize = 64 * 1024 - HEAD;
+/// Of a message of 126 to 65,535 bytes, and the channel's number.
+const HEAD: usize = 4 + 1;
 /// A client that pings gives up when nothing answers for 61 s (client-go's heartbeat). While its input
 /// waits for a reader its pings are not read, so it is told without being asked.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);

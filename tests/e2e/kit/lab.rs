@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::clients::{self, Kubectl};
+use super::eventually;
 
 /// Where a lab of a test lives: directories of its own and a name.
 pub struct Lab {
@@ -128,10 +130,59 @@ impl Lab {
         self.minilab(&[&["exec", host, "--"], command].concat()).ok()
     }
 
+    /// Gives the API server these flags in its manifest, instead of those whose names they have, and waits
+    /// until it serves with them. An empty value takes a flag out.
+    pub fn api_server_flags(&self, flags: &[&str]) {
+        let manifest = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+        let before = self.api_server();
+        let mut script = String::new();
+        for flag in flags {
+            let name = flag.split('=').next().unwrap_or(flag);
+            script += &format!("/^    - {name}=/d;");
+            if !flag.ends_with('=') {
+                script += &format!("s|^    - kube-apiserver$|&\\n    - {flag}|;");
+            }
+        }
+        self.on("control", &["sed", "-i", &script, manifest]);
+        eventually(Duration::from_secs(60), "the API server serves with other flags", || {
+            let now = self.api_server();
+            let argv: Vec<&str> =
+                now["argv"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let has = |flag: &&str| match flag.strip_suffix('=') {
+                Some(name) => !argv.iter().any(|word| word.split('=').next() == Some(name)),
+                None => argv.contains(flag),
+            };
+            let ready =
+                now["state"] == "ready" && (now["pid"] != before["pid"] || now["argv"] == before["argv"]);
+            if ready && flags.iter().all(has) { Ok(()) } else { Err(now.to_string()) }
+        });
+        eventually(Duration::from_secs(60), "the API server answers", || {
+            let ran = self.kubectl(&["get", "--raw", "/readyz"]);
+            if ran.code == 0 { Ok(()) } else { Err(ran.stderr) }
+        });
+    }
+
+    /// The API server as `status` shows it.
+    fn api_server(&self) -> Value {
+        let status = self.status();
+        let mut roles = status["roles"].as_array().into_iter().flatten();
+        roles.find(|role| role["name"] == "kube-apiserver").cloned().unwrap_or_default()
+    }
+
     /// Starts the toolbox with a shell command and waits until it is Ready.
     pub fn run(&self, pod: &str, script: &str) {
         self.kubectl(&["run", pod, "--image=minilab/toolbox", "--restart=Never", "--", "sh", "-c", script])
             .ok();
+        self.wait_ready(pod);
+    }
+
+    /// The same on a node of one's choice.
+    pub fn run_on(&self, node: &str, pod: &str, script: &str) {
+        let overrides = format!("{{\"spec\":{{\"nodeName\":{node:?}}}}}");
+        let overrides = format!("--overrides={overrides}");
+        let words =
+            ["run", pod, "--image=minilab/toolbox", "--restart=Never", &overrides, "--", "sh", "-c", script];
+        self.kubectl(&words).ok();
         self.wait_ready(pod);
     }
 

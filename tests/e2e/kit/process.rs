@@ -64,3 +64,12 @@ pub fn named(lab: &str) -> Vec<Process> {
     };
     all().into_values().map(|(_, process)| process).filter(|process| says(process.pid)).collect()
 }
+
+/// Open descriptors, threads and resident kilobytes of a process.
+pub fn held(pid: i32) -> (usize, usize, usize) {
+    let count = |what: &str| std::fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let resident = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    (count("fd"), count("task"), resident)
+}

@@ -60,6 +60,7 @@ impl KubeletFlags {
             unverified: client_config(&Verify::Unverified, identity.as_ref(), Protocols::H1)?,
             address_types: self.kubelet_preferred_address_types.clone(),
             port: self.kubelet_port,
+            counts: Default::default(),
         })
     }
 }

@@ -7,8 +7,10 @@ use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::json;
 
-use super::{Backend, KubeletClient, Location, Params, container_of, failed, pod_of};
-use crate::api::status::{Cause, Result, Status};
+use super::counts::{LOGS, TLS_FAILURES};
+use super::log_options::LogOptions;
+use super::{Backend, KubeletClient, Location, container_of, failed, pod_of};
+use crate::api::status::{Result, Status};
 use crate::control::apiserver::lookup::text;
 use crate::control::apiserver::proxy::{self, Answer, Streamed};
 use crate::control::apiserver::registry;
@@ -17,32 +19,42 @@ use crate::control::apiserver::request::Query;
 /// How much of a kubelet's complaint is repeated.
 const COMPLAINT: usize = 50_000;
 
-/// What of the query goes on to the kubelet, in the order Go encodes it.
-const PASSED_ON: &[&str] =
-    &["follow", "limitBytes", "previous", "sinceSeconds", "sinceTime", "stream", "tailLines", "timestamps"];
-
 impl KubeletClient {
     /// A pod's log, as the kubelet sends it.
     pub async fn log(&self, namespace: &str, name: &str, query: &Query) -> Result<Response> {
-        check(name, query)?;
+        let options = LogOptions::read(query)?;
+        options.check(name)?;
         let row = registry::by_name("", "pods").ok_or_else(Status::no_such_path)?;
         let pod = pod_of(&self.store, row, namespace, name)?;
         let container = container_of(&pod, query.get("container").unwrap_or_default())?;
         let node = text(&pod, "/spec/nodeName");
         if node.is_empty() {
-            return Ok(plain(Body::empty()));
+            let mut nothing = plain(Body::empty());
+            *nothing.status_mut() = StatusCode::NO_CONTENT;
+            return Ok(nothing);
         }
         let location = self.locate(node)?;
-        let path = format!("/containerLogs/{namespace}/{name}/{container}{}", passed_on(query));
+        let path = format!("/containerLogs/{namespace}/{name}/{container}{}", options.params());
         let backend = match query.flag("insecureSkipTLSVerifyBackend") {
             true => Backend::Unverified,
             false => Backend::AsConfigured,
         };
-        let answer = self
-            .get(&location, &path, backend)
-            .await
-            .map_err(|error| failed(format!("Get \"https://{location}{path}\": {error}")))?;
+        self.count(backend);
+        let answer = self.get(&location, &path, backend).await.map_err(|error| {
+            if error.contains("x509:") {
+                self.counts.add(TLS_FAILURES, &[]);
+            }
+            failed(format!("Get \"https://{location}{path}\": {error}"))
+        })?;
         into_log(answer, name).await
+    }
+
+    fn count(&self, backend: Backend) {
+        let usage = match backend {
+            Backend::AsConfigured => "enforce_tls",
+            Backend::Unverified => "skip_tls_allowed",
+        };
+        self.counts.add(LOGS, &[("usage", usage)]);
     }
 
     /// One request on a connection of its own; an error is in Go's words.
@@ -112,46 +124,4 @@ fn complaint(code: u16, text: &str, pod: &str) -> Status {
 fn about(code: u16, reason: &'static str, message: &str, pod: &str) -> Status {
     Status::new(code, reason, format!("{message} ( pods/log {pod})"))
         .with_details(json!({"name": pod, "kind": "pods/log"}))
-}
-
-fn passed_on(query: &Query) -> Params {
-    let mut params = Params::default();
-    for name in PASSED_ON {
-        let flag = matches!(*name, "follow" | "previous" | "timestamps");
-        match query.text(name) {
-            Some(_) if flag && !query.flag(name) => {}
-            Some(_) if flag => params.add(name, "true"),
-            Some(value) => params.add(name, value),
-            None => {}
-        }
-    }
-    params
-}
-
-/// `ValidatePodLogOptions`.
-fn check(pod: &str, query: &Query) -> Result<()> {
-    let number = |name: &str| -> Result<Option<i64>> {
-        let Some(text) = query.text(name) else { return Ok(None) };
-        text.parse()
-            .map(Some)
-            .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
-    };
-    let mut causes = Vec::new();
-    if let Some(lines) = number("tailLines")?.filter(|lines| *lines < 0) {
-        causes.push(Cause::invalid("tailLines", &json!(lines), "must be greater than or equal to 0"));
-    }
-    if let Some(bytes) = number("limitBytes")?.filter(|bytes| *bytes < 1) {
-        causes.push(Cause::invalid("limitBytes", &json!(bytes), "must be greater than 0"));
-    }
-    match (number("sinceSeconds")?, query.text("sinceTime")) {
-        (Some(_), Some(_)) => {
-            causes
-                .push(Cause::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
-        }
-        (Some(seconds), None) if seconds < 1 => {
-            causes.push(Cause::invalid("sinceSeconds", &json!(seconds), "must be greater than 0"));
-        }
-        _ => {}
-    }
-    if causes.is_empty() { Ok(()) } else { Err(Status::invalid("", "PodLogOptions", pod, &causes)) }
 }

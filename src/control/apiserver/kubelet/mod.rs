@@ -3,8 +3,10 @@
 //! Without `--kubelet-certificate-authority` the connection is TLS to anybody who answers, as upstream's
 //! default is. Logs are here; exec, attach, port-forward and proxying (`proxy/`) use the same locations.
 
+pub mod counts;
 mod flags;
 mod log;
+mod log_options;
 mod params;
 
 use std::sync::Arc;
@@ -59,6 +61,7 @@ pub struct KubeletClient {
     address_types: Vec<String>,
     /// For nodes that do not say (`--kubelet-port`).
     port: u16,
+    pub counts: counts::Counts,
 }
 
 /// Whether a request insists on not being protected (`kubectl logs --insecure-skip-tls-verify-backend`).

@@ -4,6 +4,7 @@
 //! plain or upgraded. Redirects are never followed. Left out: rewriting the links inside HTML pages.
 
 mod backend;
+mod commands;
 mod forward;
 mod headers;
 mod location;
@@ -34,6 +35,7 @@ use super::request::RequestInfo;
 use super::respond;
 use crate::api::status::{Result, Status};
 use crate::net::{Dial, NetError, Peer, Protocols, Verify, client_config};
+use commands::Commands;
 use museum::MuseumFlags;
 
 /// What a request that is passed on brings beside what was read of it.
@@ -59,6 +61,7 @@ pub struct Proxy {
     blind: Arc<ClientConfig>,
     pub features: Features,
     museum: MuseumFlags,
+    pub commands: Commands,
 }
 
 impl Proxy {
@@ -68,7 +71,7 @@ impl Proxy {
         museum: MuseumFlags,
     ) -> std::result::Result<Self, NetError> {
         let blind = client_config(&Verify::Unverified, None, Protocols::H1)?;
-        Ok(Self { road, blind, features, museum })
+        Ok(Self { road, blind, features, museum, commands: Commands::default() })
     }
 }
 
@@ -108,6 +111,7 @@ async fn stream(call: &Call, client: Client) -> Result<Response> {
         kubelets: &api.kubelets,
         features: &api.proxy.features,
         museum: api.proxy.museum.on(call.listener),
+        commands: &api.proxy.commands,
     };
     streams.answer(call.asked(), &call.query, client).await
 }

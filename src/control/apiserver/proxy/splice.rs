@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::time::timeout;
 
 /// What is on its way in one direction, at most.
-const BUFFER: usize = 64 * 1024;
+pub const BUFFER: usize = 64 * 1024;
 /// How long a side may take to read the last bytes once the other has gone.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -45,7 +45,7 @@ async fn copy<R: AsyncRead, W: AsyncWrite>(from: &mut ReadHalf<R>, to: &mut Writ
 }
 
 /// Says goodbye and reads until the peer has said it too.
-async fn leave<S: AsyncRead + AsyncWrite>(input: &mut ReadHalf<S>, output: &mut WriteHalf<S>) {
+pub async fn leave<S: AsyncRead + AsyncWrite>(input: &mut ReadHalf<S>, output: &mut WriteHalf<S>) {
     let goodbye = async {
         output.shutdown().await?;
         let mut buffer = vec![0; BUFFER];

@@ -7,11 +7,16 @@
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, Method, Request};
+use hyper_util::rt::TokioIo;
 
+use super::backend::Answer;
+use super::commands::Commands;
 use super::museum::Museum;
+use super::upgrade::Verdict;
 use super::{Client, headers, upgrade, websocket};
 use crate::api::status::{Result, Status};
 use crate::control::apiserver::features::{Feature, Features};
+use crate::control::apiserver::kubelet::counts::ROUTED;
 use crate::control::apiserver::kubelet::{Backend, KubeletClient, Location, Params, container_of, pod_of};
 use crate::control::apiserver::lookup::text;
 use crate::control::apiserver::registry;
@@ -25,6 +30,7 @@ pub struct Streams<'a> {
     pub kubelets: &'a KubeletClient,
     pub features: &'a Features,
     pub museum: Museum,
+    pub commands: &'a Commands,
 }
 
 /// Which of the three is asked for.
@@ -33,6 +39,24 @@ enum Kind {
     Exec,
     Attach,
     PortForward,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Attach => "attach",
+            Self::PortForward => "portforward",
+        }
+    }
+
+    /// What lets WebSockets of this kind be translated.
+    fn gate(self) -> Feature {
+        match self {
+            Self::PortForward => Feature::PortForwardWebsockets,
+            Self::Exec | Self::Attach => Feature::TranslateStreamCloseWebsocketRequests,
+        }
+    }
 }
 
 /// How a request gets to the kubelet.
@@ -54,10 +78,14 @@ impl Streams<'_> {
             _ => Kind::PortForward,
         };
         let (location, path) = self.find(asked, query, kind)?;
+        self.count(kind, &location);
         match self.way(kind, &client.headers, &location) {
             Way::Translated => self.translate(location, path, query, client),
             Way::Untunnelled => self.untunnel(location, path, client).await,
-            Way::AsItIs => self.pass(location, path, client).await,
+            Way::AsItIs if kind == Kind::PortForward || crate::stream::is_websocket(&client.headers) => {
+                self.pass(location, path, client).await
+            }
+            Way::AsItIs => self.follow(location, path, client).await,
         }
     }
 
@@ -85,32 +113,69 @@ impl Streams<'_> {
     }
 
     fn way(&self, kind: Kind, headers: &HeaderMap, kubelet: &Location) -> Way {
-        if self.features.enabled(Feature::ExtendWebSocketsToKubelet) && kubelet.declares(DECLARED) {
+        if self.reads_websockets(kubelet) || !self.features.enabled(kind.gate()) {
             return Way::AsItIs;
         }
-        let on = |feature| self.features.enabled(feature);
         match kind {
-            Kind::PortForward if on(Feature::PortForwardWebsockets) && websocket::tunnels(headers) => {
-                Way::Untunnelled
-            }
-            Kind::Exec | Kind::Attach
-                if on(Feature::TranslateStreamCloseWebsocketRequests)
-                    && websocket::closes_streams(headers) =>
-            {
-                Way::Translated
-            }
+            Kind::PortForward if websocket::tunnels(headers) => Way::Untunnelled,
+            Kind::Exec | Kind::Attach if websocket::closes_streams(headers) => Way::Translated,
             _ => Way::AsItIs,
         }
     }
 
+    fn reads_websockets(&self, kubelet: &Location) -> bool {
+        self.features.enabled(Feature::ExtendWebSocketsToKubelet) && kubelet.declares(DECLARED)
+    }
+
+    /// Counts where a WebSocket would go, as upstream does before it looks whether this is one.
+    fn count(&self, kind: Kind, kubelet: &Location) {
+        if self.features.enabled(kind.gate()) {
+            let how = match self.reads_websockets(kubelet) {
+                true => "proxied_to_kubelet",
+                false => "translated_at_apiserver",
+            };
+            self.kubelets.counts.add(ROUTED, &[("proxy_type", how), ("subresource", kind.name())]);
+        }
+    }
+
     async fn pass(&self, to: Location, path: String, client: Client) -> Result<Response> {
+        match self.ask(to, &path, &client).await? {
+            Verdict::Refused(response) => Ok(response),
+            Verdict::Accepted(answer) => {
+                Ok(upgrade::joined(*answer, client.upgrade.ok_or_else(upgrade::no_connection)?))
+            }
+        }
+    }
+
+    /// exec and attach by SPDY.
+    async fn follow(&self, to: Location, path: String, client: Client) -> Result<Response> {
+        let mut answer = match self.ask(to, &path, &client).await? {
+            Verdict::Refused(response) => return Ok(response),
+            Verdict::Accepted(answer) => *answer,
+        };
+        let upgraded = client.upgrade.ok_or_else(upgrade::no_connection)?;
+        let backend = hyper::upgrade::on(&mut answer.response);
+        let protocol = answer.response.headers().get("x-stream-protocol-version");
+        let protocol = protocol.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let (Answer { response, sender, connection }, commands) = (answer, self.commands.clone());
+        self.commands.spawn(async move {
+            let _until_then = (sender, connection);
+            if let Ok((client, backend)) = tokio::try_join!(upgraded, backend) {
+                commands.carry(TokioIo::new(client), TokioIo::new(backend), &protocol).await;
+            }
+        });
+        Ok(response.map(|_| Body::empty()))
+    }
+
+    /// Asks the kubelet for the upgrade.
+    async fn ask(&self, to: Location, path: &str, client: &Client) -> Result<Verdict> {
         if !upgrade::is_wanted(&client.headers) {
             return Err(Status::bad_request("Upgrade request required"));
         }
-        let request = request(client.method.clone(), &path, headers::onward(&client))?;
+        let request = request(client.method.clone(), path, headers::onward(client))?;
         let stream =
             self.kubelets.connect(&to, Backend::AsConfigured).await.map_err(|error| dialing(&error))?;
-        upgrade::pass(stream, request, client, &self.museum).await
+        upgrade::accepted(upgrade::ask(stream, request).await?, client, &self.museum).await
     }
 }
 

@@ -257,7 +257,8 @@ async fn serve(
     let info = RequestInfo::parse(&head.method, head.uri.path(), &query);
     let upgrade = head.extensions.remove();
     let client = Client { method: head.method, uri: head.uri, headers: head.headers, body, upgrade, peer };
-    let streams = Streams { kubelets: &kubelets, features: &features, museum };
+    let commands = commands::Commands::default();
+    let streams = Streams { kubelets: &kubelets, features: &features, museum, commands: &commands };
     let answer = streams.answer(info.resource.as_ref().unwrap(), &query, client).await;
     answer.unwrap_or_else(|status| respond::failure(&status))
 }

@@ -17,10 +17,11 @@ use super::streams::{Streams, dialing, request};
 use super::upgrade::{self, Verdict, no_connection};
 use super::{Client, headers};
 use crate::api::status::Result;
+use crate::control::apiserver::kubelet::counts::{TRANSLATED, TUNNELLED};
 use crate::control::apiserver::kubelet::{Backend, KubeletClient, Location};
 use crate::control::apiserver::request::Query;
 use crate::stream::remotecommand::{self, Negotiated, Options, Outcome, SPDY_PROTOCOLS};
-use crate::stream::{Refusal, portforward, websocket};
+use crate::stream::{portforward, websocket};
 
 const VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const SPDY: HeaderValue = HeaderValue::from_static("SPDY/3.1");
@@ -41,7 +42,10 @@ impl Streams<'_> {
             Options { stdin: on("stdin"), stdout: on("stdout"), stderr: on("stderr"), tty: on("tty") };
         let negotiated = match remotecommand::negotiate(&parts(&client)) {
             Ok(negotiated) => negotiated,
-            Err(refusal) => return Ok(refused(refusal)),
+            Err(refusal) => {
+                self.kubelets.counts.add(TRANSLATED, &[("code", "400")]);
+                return Ok(refusal.response());
+            }
         };
         let upgraded = client.upgrade.ok_or_else(no_connection)?;
         let response = negotiated.response().map(|()| Body::empty());
@@ -52,9 +56,16 @@ impl Streams<'_> {
 
     /// Port-forward: SPDY comes in the WebSocket's messages and goes on without them.
     pub(super) async fn untunnel(&self, to: Location, path: String, client: Client) -> Result<Response> {
+        let answer = self.tunnel(to, path, client).await;
+        let code = answer.as_ref().map_or_else(|status| status.code, |answer| answer.status().as_u16());
+        self.kubelets.counts.add(TUNNELLED, &[("code", &code.to_string())]);
+        answer
+    }
+
+    async fn tunnel(&self, to: Location, path: String, client: Client) -> Result<Response> {
         let negotiated = match portforward::negotiate(&parts(&client)) {
             Ok(negotiated) => negotiated,
-            Err(refusal) => return Ok(refused(refusal)),
+            Err(refusal) => return Ok(refusal.response()),
         };
         let request = request(Method::POST, &path, as_spdy(headers::onward(&client)))?;
         let stream =
@@ -89,18 +100,21 @@ struct Translation {
 impl Translation {
     async fn run(self, negotiated: Negotiated, upgraded: OnUpgrade) {
         let Ok(client) = upgraded.await else { return };
-        let Ok(client) = negotiated.serve(TokioIo::new(client), self.options).await else { return };
+        let Ok(mut client) = negotiated.serve(TokioIo::new(client), self.options).await else { return };
         let asked = tokio::select! {
             asked = self.ask() => asked,
             () = client.closed.cancelled() => return,
         };
-        match asked {
+        let outcome = match asked {
             Ok((backend, protocol)) => {
                 let backend = TokioIo::new(backend);
-                remotecommand::translate(client, backend, protocol.as_deref(), self.options).await;
+                remotecommand::translate(&mut client, backend, protocol.as_deref(), self.options).await
             }
-            Err(outcome) => client.finish(outcome).await,
-        }
+            Err(outcome) => Some(outcome),
+        };
+        let Some(outcome) = outcome else { return };
+        self.kubelets.counts.add(TRANSLATED, &[("code", &outcome.code().to_string())]);
+        client.finish(outcome).await;
     }
 
     /// Asks the kubelet by SPDY; the connection and the protocol it chose, or what the client is told.
@@ -195,10 +209,6 @@ fn parts(client: &Client) -> http::request::Parts {
     parts.uri = client.uri.clone();
     parts.headers = client.headers.clone();
     parts
-}
-
-fn refused(refusal: Refusal) -> Response {
-    refusal.response()
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub fn no_connection() -> Status {
 }
 
 /// Gives the client the backend's 101 and makes one connection of the two.
-fn joined(answer: Answer, client: OnUpgrade) -> Response {
+pub fn joined(answer: Answer, client: OnUpgrade) -> Response {
     let Answer { mut response, sender, connection } = answer;
     let backend = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {

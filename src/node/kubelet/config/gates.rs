@@ -16,6 +16,7 @@ const KNOWN: &[(&str, bool, bool)] = &[
     ("KubeletFineGrainedAuthz", true, true),
     ("NodeDeclaredFeatures", true, false),
     ("NodeLogQuery", true, true),
+    ("PodLogsQuerySplitStreams", false, false),
     ("ReloadKubeletClientCAFile", true, false),
     ("ReloadKubeletServerCertificateFile", true, false),
     ("RotateKubeletServerCertificate", true, false),

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeCondition, NodeStatus
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -160,7 +160,7 @@ impl Reporter {
         if !due && turned.is_empty() && self.sent.as_ref().is_some_and(|sent| same(sent, &status)) {
             return true;
         }
-        let change = Patch::Strategic(json!({ "status": status }));
+        let change = Patch::Strategic(json!({ "status": whole(&status) }));
         match api.patch_status(&me.config.node_name, &PatchParams::default(), &change).await {
             Ok(node) => {
                 // The watch may already have brought something newer; only the first answer counts for it.
@@ -193,6 +193,16 @@ impl Reporter {
             me.events.event(&reference(&me.config.node_name), Kind::Normal, reason, message);
         }
     }
+}
+
+/// A status with what it does not have spelled out, so that a patch takes that away: a kubelet started with
+/// a gate off declares the feature no longer.
+fn whole(status: &NodeStatus) -> Value {
+    let mut whole = json!(status);
+    if status.declared_features.is_none() {
+        whole["declaredFeatures"] = Value::Null;
+    }
+    whole
 }
 
 /// The reasons of the conditions that the API server holds with another status than they have.

@@ -1,7 +1,10 @@
 //! `/exec/NAMESPACE/POD[/UID]/CONTAINER`: a command in a running container, its streams over the connection.
 
+use std::time::Duration;
+
 use axum::response::Response;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
 
 use super::Kubelet;
 use super::call::Call;
@@ -9,6 +12,13 @@ use super::streaming::{self, Target, Task};
 use crate::node::shim::{Exec, ExecSpec, Reader, Runtime, ShimError, Terminal, Writer};
 use crate::stream::remotecommand::{Options, Outcome, Resizes, Streams, negotiate};
 use crate::stream::{self, pump};
+
+/// More than a terminal holds.
+const SCREEN: usize = 64 * 1024;
+/// When what a command said last has surely come: nothing came for so long, or so often something did, which
+/// is then another's.
+const QUIET: Duration = Duration::from_millis(20);
+const LATE_READS: usize = 32;
 
 pub async fn exec(me: &Kubelet, call: Call, below: &[String]) -> Response {
     let options = match streaming::options(&call) {
@@ -73,7 +83,11 @@ async fn joined(mut exec: Exec, streams: &mut Streams) -> Option<Result<i32, Shi
     };
     let closed = streams.closed.clone();
     let listening = session.stdout.0.is_some() || session.stderr.0.is_some();
+    let on_terminal = session.terminal.1.is_some();
     let work = async {
+        if on_terminal {
+            return until_exit(session, &mut exec).await;
+        }
         if listening {
             session.carry(false).await;
             return exec.wait().await;
@@ -88,6 +102,53 @@ async fn joined(mut exec: Exec, streams: &mut Streams) -> Option<Result<i32, Shi
         code = work => Some(code),
         () = closed.cancelled() => None,
     }
+}
+
+/// A session on a terminal ends with its command, whoever else still holds the terminal (containerd's shim
+/// shuts the console down then); without one, with the last who holds the pipes.
+async fn until_exit(mut session: Session, exec: &mut Exec) -> Result<i32, ShimError> {
+    let (from, to) = (session.stdout.0.take(), session.stdout.1.take());
+    let exited = CancellationToken::new();
+    let said = screen((from, to), exited.clone());
+    let inputs = async {
+        session.carry(true).await;
+        std::future::pending().await
+    };
+    let outcome = async {
+        let code = exec.wait().await;
+        exited.cancel();
+        code
+    };
+    let both = async { tokio::join!(outcome, said).0 };
+    tokio::select! {
+        code = both => code,
+        never = inputs => never,
+    }
+}
+
+/// What a terminal shows: to its end, or once the command is over, as much as had been said by then.
+async fn screen((from, to): (Option<Reader>, Option<stream::Writer>), exited: CancellationToken) {
+    let (Some(mut from), Some(mut to)) = (from, to) else { return };
+    let (mut buffer, mut late) = (vec![0; SCREEN], LATE_READS);
+    loop {
+        let read = tokio::select! {
+            biased;
+            read = from.read(&mut buffer) => read,
+            () = async {
+                exited.cancelled().await;
+                tokio::time::sleep(QUIET).await;
+            } => break,
+        };
+        let Ok(size @ 1..) = read else { break };
+        if to.write_all(&buffer[..size]).await.is_err() {
+            break;
+        }
+        late -= usize::from(exited.is_cancelled());
+        if late == 0 {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
 }
 
 /// The pairs of a session: from where, to where.

@@ -27,6 +27,8 @@ use super::tail::{Wanted, render, tail_start};
 use crate::node::shim::ContainerPhase;
 use crate::sys::ready::Readable;
 
+/// What lets one output be asked for alone.
+const SPLIT: &str = "PodLogsQuerySplitStreams";
 /// How much is read and sent at once.
 const CHUNK: usize = 128 * 1024;
 /// How often a followed container is asked whether it still runs; its log wakes the reader by itself.
@@ -51,6 +53,15 @@ pub async fn container_logs(me: &Kubelet, call: &Call, below: &[String]) -> Resp
         Ok(options) => options,
         Err((status, body)) => return text(status, body),
     };
+    if let Some(only) = query
+        .get("stream")
+        .filter(|only| options.wanted.stream.is_some() && !me.config.gates.on(SPLIT) && !only.is_empty())
+    {
+        let why = format!(
+            "unable to return the given log stream: {only:?}. Please enable {SPLIT} feature gate in kubelet"
+        );
+        return text(StatusCode::BAD_REQUEST, why);
+    }
     let Some(found) = me.pods.find_with_status(namespace, pod) else {
         return text(StatusCode::NOT_FOUND, format!("pod \"{pod}\" does not exist"));
     };
@@ -188,6 +199,8 @@ struct Follower {
     file: File,
     /// An unfinished line.
     rest: Vec<u8>,
+    /// What was sent last ended its line.
+    fresh: bool,
     left: Option<u64>,
     /// Nothing where the machine has no inotify instance left: then it is looked at every so often.
     changes: Option<Changes>,
@@ -205,7 +218,7 @@ impl Follower {
         file.seek(SeekFrom::Start(start))?;
         let (uid, id) = (uid.to_owned(), id.to_owned());
         let (me, left, rest) = (me.clone(), options.limit, Vec::new());
-        Ok(Self { me, uid, id, left, options, path, file, rest, changes })
+        Ok(Self { me, uid, id, left, options, path, file, rest, fresh: true, changes })
     }
 
     /// The next piece of output; nothing at the end.
@@ -241,7 +254,7 @@ impl Follower {
         };
         let mut out = Vec::with_capacity(last);
         for line in self.rest[..=last].split_inclusive(|byte| *byte == b'\n') {
-            render(line, &self.options.wanted, &mut out);
+            render(line, &self.options.wanted, &mut self.fresh, &mut out);
         }
         self.rest.drain(..=last);
         if let Some(left) = &mut self.left {

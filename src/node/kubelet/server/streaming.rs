@@ -69,20 +69,21 @@ pub fn target(me: &Kubelet, below: &[String]) -> Result<Target, Response> {
         _ => return Err(text(StatusCode::NOT_FOUND, "404: Page Not Found")),
     };
     let pod = pod(me, namespace, name)?;
+    running(me, &pod, container).ok_or_else(|| {
+        let body = format!("container not found ({container:?})");
+        text(StatusCode::INTERNAL_SERVER_ERROR, body)
+    })
+}
+
+/// A pod's container of this name, if it runs.
+pub fn running(me: &Kubelet, pod: &Pod, container: &str) -> Option<Target> {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
-    let running = |one: &&ContainerStatus| one.name == *container && one.phase == ContainerPhase::Running;
+    let running = |one: &&ContainerStatus| one.name == container && one.phase == ContainerPhase::Running;
     let sandboxes = me.runtime.of_pod(&uid);
-    let found = sandboxes.iter().rev().find_map(|sandbox| {
+    sandboxes.iter().rev().find_map(|sandbox| {
         let status = sandbox.containers.iter().filter(running).max_by_key(|one| one.attempt)?;
-        Some((sandbox.id.clone(), status.id.clone()))
-    });
-    match found {
-        Some((sandbox, container)) => Ok(Target { sandbox, container }),
-        None => {
-            let body = format!("container not found ({container:?})");
-            Err(text(StatusCode::INTERNAL_SERVER_ERROR, body))
-        }
-    }
+        Some(Target { sandbox: sandbox.id.clone(), container: status.id.clone() })
+    })
 }
 
 /// Leaves HTTP: answers 101 and hands the connection to `serve`.

@@ -14,8 +14,9 @@ pub struct Wanted {
     pub stream: Option<&'static str>,
 }
 
-/// Adds a CRI line's text to the output; nothing of a line that is not wanted or broken.
-pub fn render(line: &[u8], wanted: &Wanted, out: &mut Vec<u8>) -> Option<()> {
+/// Adds a CRI line's text to the output; nothing of a line that is not wanted or broken. `fresh`: what was
+/// added last ended its line, so that this begins one and has its time in front (`logWriter.write`).
+pub fn render(line: &[u8], wanted: &Wanted, fresh: &mut bool, out: &mut Vec<u8>) -> Option<()> {
     let mut parts = line.splitn(4, |byte| *byte == b' ');
     let (time, stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     if wanted.stream.is_some_and(|only| only.as_bytes() != stream) {
@@ -26,15 +27,16 @@ pub fn render(line: &[u8], wanted: &Wanted, out: &mut Vec<u8>) -> Option<()> {
     {
         return None;
     }
-    if wanted.timestamps {
+    if wanted.timestamps && *fresh {
         out.extend_from_slice(time);
         out.push(b' ');
     }
-    let partial = tag.split(|byte| *byte == b':').next() == Some(b"P");
+    let partial = tag.first() == Some(&b'P') && matches!(tag.get(1), None | Some(b':'));
     out.extend_from_slice(text.strip_suffix(b"\n").unwrap_or(text));
     if !partial {
         out.push(b'\n');
     }
+    *fresh = !partial;
     Some(())
 }
 
@@ -75,7 +77,7 @@ mod tests {
     fn lines_are_shown_with_and_without_their_time_and_partial_ones_are_joined() {
         let render = |line: &[u8], wanted: &Wanted| {
             let mut out = Vec::new();
-            super::render(line, wanted, &mut out).map(|()| out)
+            super::render(line, wanted, &mut true, &mut out).map(|()| out)
         };
         let plain = Wanted::default();
         let line = b"2026-11-22T07:06:37.123456789Z stdout F hello  world\n";
@@ -89,6 +91,17 @@ mod tests {
         assert_eq!(render(line, &late), None);
         let errors = Wanted { stream: Some("stderr"), ..Wanted::default() };
         assert_eq!(render(line, &errors), None);
+    }
+
+    #[test]
+    fn a_long_line_in_parts_has_its_time_once() {
+        let (stamped, mut fresh) = (Wanted { timestamps: true, ..Wanted::default() }, true);
+        let mut out = Vec::new();
+        for line in [&b"T1 stdout P aa\n"[..], b"T2 stdout P bb\n", b"T3 stdout F cc\n", b"T4 stdout F dd\n"]
+        {
+            render(line, &stamped, &mut fresh, &mut out).unwrap();
+        }
+        assert_eq!(String::from_utf8(out).unwrap(), "T1 aabbcc\nT4 dd\n");
     }
 
     #[test]

@@ -59,7 +59,7 @@ fn kubelet(me: &Kubelet) -> Page {
     page.family(
         name,
         "counter",
-        "[ALPHA] Total number of requests for exec/attach/portforward over WebSockets",
+        "[ALPHA] Total number of WebSocket streaming requests (exec/attach/portforward) received by the kubelet.",
     );
     for (kind, count) in me.streaming.counts() {
         page.sample(name, &[("subresource", kind)], count);
@@ -91,6 +91,9 @@ fn kubelet(me: &Kubelet) -> Page {
     for (gate, on) in me.config.gates.all() {
         page.sample(name, &[("name", gate)], u8::from(on));
     }
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let help = "Tasks of the runtime that are alive, as go_goroutines says it of upstream.";
+    page.single("minilab_tasks", "gauge", help, tasks);
     process::write(&mut page);
     page
 }

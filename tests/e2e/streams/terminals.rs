@@ -7,7 +7,9 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::kit::{Lab, clients, eventually};
+use super::{Wire, for_all};
+use crate::kit::clients::Kubectl;
+use crate::kit::{Lab, eventually};
 
 /// A command on a terminal of its own, and everything it has shown.
 struct Screen {
@@ -19,18 +21,15 @@ struct Screen {
 
 impl Screen {
     /// Starts kubectl on a new terminal.
-    fn start(lab: &Lab, arguments: &[&str], spdy: bool) -> Screen {
+    fn start(lab: &Lab, version: &Kubectl, wire: Wire, arguments: &[&str]) -> Screen {
         let pair = nix::pty::openpty(None, None).unwrap();
         let copy = || pair.slave.try_clone().unwrap();
         // It makes its standard input its controlling terminal.
         let mut command = Command::new("setsid");
-        let kubectl = lab.kubectl_command(clients::any());
+        let kubectl = super::kubectl(lab, version, wire);
         command.envs(kubectl.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env_remove("KUBECONFIG").env("TERM", "vt100");
-        if spdy {
-            command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false");
-        }
-        command.args(["--ctty", "--wait"]).arg(&clients::any().path).args(arguments);
+        command.args(["--ctty", "--wait"]).arg(&version.path).args(arguments);
         let screen = Screen {
             child: command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap(),
             keys: File::from(pair.master),
@@ -76,22 +75,25 @@ impl Screen {
     }
 }
 
+/// Changes the size until the shell on the screen sees it.
+fn resized(screen: &mut Screen) {
+    screen.resize("33", "101");
+    eventually(Duration::from_secs(30), "the size arrives", || {
+        screen.press("stty size\r");
+        std::thread::sleep(Duration::from_millis(100));
+        let shown = screen.shown.lock().unwrap().clone();
+        if shown.contains("33 101") { Ok(()) } else { Err(shown) }
+    });
+}
+
 #[test]
 fn exec_on_a_terminal_has_its_size_its_keys_and_its_exit_code() {
     let lab = Lab::up();
     lab.run("web", "exec sleep 1000");
-    for spdy in [false, true] {
-        let mut screen = Screen::start(&lab, &["exec", "-it", "web", "--", "sh"], spdy);
+    for_all(&lab, |lab, version, wire| {
+        let mut screen = Screen::start(lab, version, wire, &["exec", "-it", "web", "--", "sh"]);
         screen.shows("# ");
-        screen.resize("33", "101");
-        eventually(Duration::from_secs(10), "the size arrives", || {
-            screen.press("stty size\r");
-            std::thread::sleep(Duration::from_millis(100));
-            match screen.shown.lock().unwrap().contains("33 101") {
-                true => Ok(()),
-                false => Err(screen.shown.lock().unwrap().clone()),
-            }
-        });
+        resized(&mut screen);
         screen.press("echo is-$TERM; tty\r");
         screen.shows("is-xterm");
         screen.shows("/dev/pts/");
@@ -102,25 +104,46 @@ fn exec_on_a_terminal_has_its_size_its_keys_and_its_exit_code() {
         screen.shows("code 230");
         screen.press("exit 7\r");
         screen.ends_with(7);
-    }
+    });
 }
 
 #[test]
 fn a_container_with_a_terminal_is_attached_to_and_removed_by_run() {
     let lab = Lab::up();
-    let mut screen = Screen::start(
-        &lab,
-        &["run", "-it", "--rm", "--restart=Never", "--image=minilab/toolbox", "box", "--", "sh"],
-        false,
-    );
-    screen.shows("If you don't see a command prompt");
-    screen.press("\r");
-    screen.shows("# ");
-    screen.press("tty; echo he''re\r");
-    screen.shows("/dev/pts/0");
-    screen.shows("here");
-    screen.press("exit\r");
-    screen.shows("pod \"box\" deleted");
-    screen.ends_with(0);
-    assert!(lab.kubectl(&["get", "pod", "box"]).fails_with(1).contains("NotFound"));
+    for_all(&lab, |lab, version, wire| {
+        let run = ["run", "-it", "--rm", "--restart=Never", "--image=minilab/toolbox", "box", "--", "sh"];
+        let mut screen = Screen::start(lab, version, wire, &run);
+        screen.shows("If you don't see a command prompt");
+        screen.press("\r");
+        screen.shows("# ");
+        resized(&mut screen);
+        screen.press("tty; echo he''re\r");
+        screen.shows("/dev/pts/0");
+        screen.shows("here");
+        screen.press("echo sl''eeps; sleep 1000\r");
+        screen.shows("sleeps");
+        screen.press("\x03");
+        screen.press("exit 0\r");
+        screen.shows("pod \"box\" deleted");
+        screen.ends_with(0);
+        assert!(lab.kubectl(&["get", "pod", "box"]).fails_with(1).contains("NotFound"));
+    });
+}
+
+#[test]
+fn debug_on_a_terminal_sees_its_targets_processes() {
+    let lab = Lab::up();
+    lab.run("web", "exec sleep 4321");
+    for_all(&lab, |lab, version, wire| {
+        let debug = ["debug", "-it", "web", "--image=minilab/toolbox", "--target=web", "--", "sh"];
+        let mut screen = Screen::start(lab, version, wire, &debug);
+        screen.shows("If you don't see a command prompt");
+        screen.press("\r");
+        screen.shows("# ");
+        screen.press("tr '\\0' ' ' < /proc/1/cmdline; echo; tty\r");
+        screen.shows("sleep 4321");
+        screen.shows("/dev/pts/");
+        screen.press("exit\r");
+        screen.ends_with(0);
+    });
 }
