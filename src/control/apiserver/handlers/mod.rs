@@ -44,7 +44,7 @@ pub async fn answer(call: &Call) -> Result<Response> {
     if !row.verbs.contains(&verb) || misplaced || named {
         return Err(Status::method_not_allowed());
     }
-    match verb {
+    let response = match verb {
         "get" => get::answer(call, row),
         "list" => list::answer(call, row),
         "watch" => watch::answer(call, row),
@@ -54,8 +54,15 @@ pub async fn answer(call: &Call) -> Result<Response> {
         "delete" => delete::answer(call, row).await,
         "deletecollection" => delete::collection(call, row).await,
         _ => Err(Status::method_not_allowed()),
+    };
+    match (row.group, row.kind) {
+        ("", "Endpoints") => Ok(respond::warn(response?, &[ENDPOINTS_ARE_OLD.into()])),
+        _ => response,
     }
 }
+
+/// Said to everybody who still uses them (KEP-4974).
+const ENDPOINTS_ARE_OLD: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 
 /// An object that was just stored, in the shape asked for; plain JSON goes out as stored.
 pub fn entry(call: &Call, row: &registry::Resource, code: StatusCode, entry: &Entry) -> Result<Response> {

@@ -12,6 +12,7 @@ pub mod metadata;
 pub mod network;
 pub mod pod;
 pub mod policy;
+pub mod service;
 pub mod volumes;
 pub mod workload;
 
@@ -37,6 +38,15 @@ fn not_found(field: String, value: &Value) -> Cause {
 fn too_long(field: String, most: usize) -> Cause {
     let message = format!("Too long: may not be more than {most} bytes");
     Cause { field, reason: "FieldValueTooLong", message }
+}
+
+/// Refuses a list that is longer than this.
+fn too_many(causes: &mut Vec<Cause>, value: &Value, field: &str, path: &str, most: usize) {
+    let length = value[field].as_array().map_or(0, Vec::len);
+    if length > most {
+        let message = format!("Too many: {length}: must have at most {most} items");
+        causes.push(Cause { field: join(path, field), reason: "FieldValueTooMany", message });
+    }
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {

@@ -1,134 +1,16 @@
-//! Services, Endpoints, EndpointSlices.
+//! Endpoints and EndpointSlices.
 
 use std::net::IpAddr;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::metadata::unique;
-use super::{
-    duplicate, each, immutable, invalid_all, join, metadata, one_of, port_number, port_number_or_name,
-    required, text,
-};
+use super::{each, immutable, invalid_all, join, metadata, one_of, port_number, required, text, too_many};
 use crate::api::names;
 use crate::api::status::Cause;
 
-const ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
-
-pub fn service(object: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = metadata::check(object, old, names::dns1035_label);
-    let spec = &object["spec"];
-    let (kind, headless) = (text(spec, "type"), spec["clusterIP"] == "None");
-    one_of(&mut causes, spec, "type", "spec", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
-    one_of(&mut causes, spec, "sessionAffinity", "spec", &["ClientIP", "None"]);
-    for field in ["internalTrafficPolicy", "externalTrafficPolicy"] {
-        one_of(&mut causes, spec, field, "spec", &["Cluster", "Local"]);
-    }
-    if kind == "ExternalName" {
-        if required(&mut causes, spec, "externalName", "spec") {
-            let name = text(spec, "externalName").trim_end_matches('.');
-            let reasons = names::dns1123_subdomain(name);
-            causes.extend(invalid_all("spec.externalName", &spec["externalName"], reasons));
-        }
-    } else if !headless && spec["ports"].as_array().is_none_or(Vec::is_empty) {
-        causes.push(Cause::required("spec.ports", ""));
-    }
-    if headless && matches!(kind, "NodePort" | "LoadBalancer") {
-        let why = format!("may not be set to 'None' for {kind} services");
-        causes.push(Cause::invalid("spec.clusterIPs[0]", &json!("None"), &why));
-    }
-    service_ports(&mut causes, spec, kind);
-    metadata::labels(&mut causes, &spec["selector"], "spec.selector");
-    for (path, address) in each(spec, "externalIPs", "spec") {
-        ip(&mut causes, address, path);
-    }
-    affinity(&mut causes, spec);
-    traffic(&mut causes, spec, kind);
-    if let Some(old) = old {
-        cluster_ip(&mut causes, spec, &old["spec"]);
-    }
-    causes
-}
-
-/// The longest a client may be remembered: a day.
-const LONGEST_AFFINITY: i64 = 86_400;
-
-fn affinity(causes: &mut Vec<Cause>, spec: &Value) {
-    if spec["sessionAffinity"] != "ClientIP" {
-        return;
-    }
-    let (path, seconds) = (
-        "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
-        &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"],
-    );
-    if !seconds.as_i64().is_some_and(|seconds| (1..=LONGEST_AFFINITY).contains(&seconds)) {
-        let why = format!("must be greater than 0 and less than {LONGEST_AFFINITY}");
-        causes.push(Cause::invalid(path, seconds, &why));
-    }
-}
-
-/// Policies that only make sense for some types.
-fn traffic(causes: &mut Vec<Cause>, spec: &Value, kind: &str) {
-    let external = matches!(kind, "NodePort" | "LoadBalancer")
-        || kind == "ClusterIP" && spec["externalIPs"].as_array().is_some_and(|list| !list.is_empty());
-    if !external && !text(spec, "externalTrafficPolicy").is_empty() {
-        let why = "may only be set for externally-accessible services";
-        causes.push(Cause::invalid("spec.externalTrafficPolicy", &spec["externalTrafficPolicy"], why));
-    }
-    if kind != "LoadBalancer" {
-        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
-            if !spec[field].is_null() {
-                causes.push(Cause::forbidden(
-                    join("spec", field),
-                    "may only be used when `type` is 'LoadBalancer'",
-                ));
-            }
-        }
-    }
-    let distributions = &["PreferClose", "PreferSameNode", "PreferSameZone"];
-    one_of(causes, spec, "trafficDistribution", "spec", distributions);
-}
-
-fn service_ports(causes: &mut Vec<Cause>, spec: &Value, kind: &str) {
-    let several = spec["ports"].as_array().is_some_and(|ports| ports.len() > 1);
-    let (mut taken, mut seen) = (Vec::new(), Vec::new());
-    for (path, port) in each(spec, "ports", "spec") {
-        if text(port, "name").is_empty() {
-            if several {
-                causes.push(Cause::required(join(&path, "name"), ""));
-            }
-        } else {
-            let reasons = names::dns1123_label(text(port, "name"));
-            causes.extend(invalid_all(&join(&path, "name"), &port["name"], reasons));
-            unique(causes, &mut taken, &port["name"], join(&path, "name"));
-        }
-        port_number(causes, &port["port"], join(&path, "port"));
-        one_of(causes, port, "protocol", &path, PROTOCOLS);
-        port_number_or_name(causes, &port["targetPort"], join(&path, "targetPort"));
-        let node_port = port["nodePort"].as_i64().is_some_and(|number| number != 0);
-        if node_port && matches!(kind, "ClusterIP" | "ExternalName") {
-            let why = format!("may not be used when `type` is '{kind}'");
-            causes.push(Cause::forbidden(join(&path, "nodePort"), &why));
-        }
-        let identity = json!({"protocol": port["protocol"], "port": port["port"]});
-        if seen.contains(&identity) {
-            causes.push(duplicate(path, &identity));
-        }
-        seen.push(identity);
-    }
-}
-
-/// Once given, a cluster address stays while the service has one.
-fn cluster_ip(causes: &mut Vec<Cause>, new: &Value, old: &Value) {
-    let named = |spec: &Value| spec["type"] == "ExternalName";
-    let before = text(old, "clusterIP");
-    if named(new) || named(old) || before.is_empty() || text(new, "clusterIP") == before {
-        return;
-    }
-    let sent =
-        if new["clusterIPs"].is_array() { new["clusterIPs"].clone() } else { json!([new["clusterIP"]]) };
-    causes.push(Cause::invalid("spec.clusterIPs[0]", &sent, "may not change once set"));
-}
+pub const ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+pub const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 pub fn endpoints(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = metadata::check(object, old, names::dns1123_subdomain);
@@ -140,6 +22,8 @@ pub fn endpoints(object: &Value, old: Option<&Value>) -> Vec<Cause> {
         for list in ["addresses", "notReadyAddresses"] {
             for (path, address) in each(subset, list, &path) {
                 ip(&mut causes, &address["ip"], join(&path, "ip"));
+                named(&mut causes, address, "hostname", &path, names::dns1123_label);
+                named(&mut causes, address, "nodeName", &path, names::dns1123_subdomain);
             }
         }
         let several = count("ports") > 1;
@@ -147,14 +31,23 @@ pub fn endpoints(object: &Value, old: Option<&Value>) -> Vec<Cause> {
             if several && text(port, "name").is_empty() {
                 causes.push(Cause::required(join(&path, "name"), ""));
             }
+            named(&mut causes, port, "name", &path, names::dns1123_label);
             port_number(&mut causes, &port["port"], join(&path, "port"));
             one_of(&mut causes, port, "protocol", &path, PROTOCOLS);
+            named(&mut causes, port, "appProtocol", &path, names::qualified_name);
         }
     }
     causes
 }
 
-fn ip(causes: &mut Vec<Cause>, address: &Value, path: String) {
+/// Checks a field's text, if it has one.
+fn named(causes: &mut Vec<Cause>, of: &Value, field: &str, path: &str, rule: fn(&str) -> Vec<String>) {
+    if !text(of, field).is_empty() {
+        causes.extend(invalid_all(&join(path, field), &of[field], rule(text(of, field))));
+    }
+}
+
+pub fn ip(causes: &mut Vec<Cause>, address: &Value, path: String) {
     match address.as_str().and_then(|text| text.parse::<IpAddr>().ok()) {
         None => causes.push(Cause::invalid(path, address, ADDRESS)),
         Some(ip) if ip.is_loopback() => {
@@ -183,31 +76,68 @@ fn ip(causes: &mut Vec<Cause>, address: &Value, path: String) {
     }
 }
 
+/// How much one slice may hold (`pkg/apis/discovery/validation`).
+const MOST_ENDPOINTS: usize = 1000;
+const MOST_ADDRESSES: usize = 100;
+const MOST_PORTS: usize = 100;
+const MOST_HINTS: usize = 8;
+
 pub fn endpoint_slice(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = metadata::check(object, old, names::dns1123_subdomain);
     if required(&mut causes, object, "addressType", "") {
         one_of(&mut causes, object, "addressType", "", &["FQDN", "IPv4", "IPv6"]);
     }
+    too_many(&mut causes, object, "endpoints", "", MOST_ENDPOINTS);
     for (path, endpoint) in each(object, "endpoints", "") {
-        if endpoint["addresses"].as_array().is_none_or(Vec::is_empty) {
-            causes.push(Cause::required(join(&path, "addresses"), "must contain at least 1 address"));
-        }
-        if object["addressType"] != "FQDN" {
-            for (path, address) in each(endpoint, "addresses", &path) {
-                ip(&mut causes, address, path);
-            }
-        }
+        slice_endpoint(&mut causes, text(object, "addressType"), endpoint, &path);
     }
+    too_many(&mut causes, object, "ports", "", MOST_PORTS);
     let mut taken = Vec::new();
     for (path, port) in each(object, "ports", "") {
         unique(&mut causes, &mut taken, &port["name"], join(&path, "name"));
+        named(&mut causes, port, "name", &path, names::dns1123_label);
         if !port["port"].is_null() {
             port_number(&mut causes, &port["port"], join(&path, "port"));
         }
         one_of(&mut causes, port, "protocol", &path, PROTOCOLS);
+        named(&mut causes, port, "appProtocol", &path, names::qualified_name);
     }
     if let Some(old) = old {
         immutable(&mut causes, object, old, "addressType", "");
     }
     causes
+}
+
+fn slice_endpoint(causes: &mut Vec<Cause>, kind: &str, endpoint: &Value, path: &str) {
+    if endpoint["addresses"].as_array().is_none_or(Vec::is_empty) {
+        causes.push(Cause::required(join(path, "addresses"), "must contain at least 1 address"));
+    }
+    too_many(causes, endpoint, "addresses", path, MOST_ADDRESSES);
+    for (path, address) in each(endpoint, "addresses", path) {
+        let parsed = address.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+        match (kind, parsed) {
+            ("IPv4", parsed) if !parsed.is_some_and(|ip| ip.is_ipv4()) => {
+                causes.push(Cause::invalid(path, address, "must be a valid IPv4 address"));
+            }
+            ("IPv6", parsed) if !parsed.is_some_and(|ip| ip.is_ipv6()) => {
+                causes.push(Cause::invalid(path, address, "must be a valid IPv6 address"));
+            }
+            ("IPv4" | "IPv6", _) => ip(causes, address, path),
+            ("FQDN", _) => {
+                let name = address.as_str().unwrap_or_default();
+                causes.extend(invalid_all(&path, address, names::dns1123_subdomain(name)));
+            }
+            _ => {}
+        }
+    }
+    named(causes, endpoint, "hostname", path, names::dns1123_label);
+    named(causes, endpoint, "nodeName", path, names::dns1123_subdomain);
+    let hints = (&endpoint["hints"], join(path, "hints"));
+    for field in ["forZones", "forNodes"] {
+        too_many(causes, hints.0, field, &hints.1, MOST_HINTS);
+        let mut taken = Vec::new();
+        for (path, hint) in each(hints.0, field, &hints.1) {
+            unique(causes, &mut taken, &hint["name"], join(&path, "name"));
+        }
+    }
 }

@@ -124,8 +124,8 @@ fn services_config_and_access_are_checked() {
         ["spec.ports[0].name: Required value", "spec.ports[1].name: Required value"]
     );
     let (old, new) = (
-        json!({"ports": [{"port": 80}], "clusterIP": "10.96.0.9"}),
-        json!({"ports": [{"port": 80}], "clusterIP": "10.96.0.8"}),
+        json!({"ports": [{"port": 80}], "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"]}),
+        json!({"ports": [{"port": 80}], "clusterIP": "10.96.0.8", "clusterIPs": ["10.96.0.8"]}),
     );
     assert_eq!(
         wrong("", "services", service(new), Some(service(old))),

@@ -7,14 +7,16 @@ use super::edit::{self, copy, default, default_zero, items, map, set};
 use super::{PLAIN, selectable};
 use crate::control::apiserver::table::network as table;
 use crate::control::apiserver::validation::network as validation;
+use crate::control::apiserver::validation::service::{needs_health_check, service as validate_service};
 
 pub static SERVICE: Strategy = Strategy {
     default: |object| {
         if let Some(spec) = map(object, "spec") {
             service(spec);
         }
+        balancer_status(object);
     },
-    validate: validation::service,
+    validate: validate_service,
     prepare_create: |object| set(object, "status", json!({"loadBalancer": {}})),
     // What was allocated is carried over where addresses are handed out.
     prepare_update: |object, old| {
@@ -54,6 +56,20 @@ fn service(spec: &mut Value) {
     }
 }
 
+/// An address that a balancer reports is served on the nodes themselves, unless it says otherwise.
+fn balancer_status(service: &mut Value) {
+    if service["spec"]["type"] != "LoadBalancer" {
+        return;
+    }
+    let Some(status) = map(service, "status") else { return };
+    let Some(balancer) = map(status, "loadBalancer") else { return };
+    for ingress in
+        items(balancer, "ingress").filter(|one| one["ip"].as_str().is_some_and(|ip| !ip.is_empty()))
+    {
+        default(ingress, "ipMode", "VIP");
+    }
+}
+
 /// A change of type takes along what only the old type had, when the client just sent it back
 /// (`dropTypeDependentFields`).
 fn drop_what_the_type_had(object: &mut Value, old: &Value) {
@@ -76,6 +92,19 @@ fn drop_what_the_type_had(object: &mut Value, old: &Value) {
         if !external && spec["externalTrafficPolicy"] == before["externalTrafficPolicy"] {
             edit::remove(spec, "externalTrafficPolicy");
         }
+    }
+    if before["type"] != "ExternalName" && spec["type"] == "ExternalName" {
+        for fields in [&["clusterIP", "clusterIPs"][..], &["ipFamilies"], &["ipFamilyPolicy"]] {
+            if fields.iter().all(|field| spec[*field] == before[*field]) {
+                fields.iter().for_each(|field| edit::remove(spec, field));
+            }
+        }
+    }
+    if needs_health_check(&before)
+        && !needs_health_check(spec)
+        && spec["healthCheckNodePort"] == before["healthCheckNodePort"]
+    {
+        edit::remove(spec, "healthCheckNodePort");
     }
     if balancer_before && !balancer_now {
         for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
@@ -133,9 +162,17 @@ mod tests {
         new["spec"]["type"] = json!("ClusterIP");
         (SERVICE.prepare_update)(&mut new, &old);
         assert_eq!(new["spec"], json!({"type": "ClusterIP", "ports": [{"port": 80}]}));
-        assert!(crate::control::apiserver::validation::network::service(&new, None).iter().all(|one| {
+        assert!(validate_service(&new, None).iter().all(|one| {
             !["nodePort", "NodePorts", "externalTrafficPolicy"].iter().any(|of| one.field.ends_with(of))
         }));
+        let mut named = old.clone();
+        for (field, value) in [("clusterIP", json!("10.96.0.7")), ("ipFamilyPolicy", json!("SingleStack"))] {
+            named["spec"][field] = value;
+        }
+        let before = named.clone();
+        named["spec"]["type"] = json!("ExternalName");
+        (SERVICE.prepare_update)(&mut named, &before);
+        assert!(named["spec"]["clusterIP"].is_null() && named["spec"]["ipFamilyPolicy"].is_null(), "{named}");
         let mut chosen = old.clone();
         chosen["spec"]["type"] = json!("NodePort");
         (SERVICE.prepare_update)(&mut chosen, &old);

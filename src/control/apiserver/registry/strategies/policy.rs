@@ -11,6 +11,8 @@ use crate::control::apiserver::validation::policy as validation;
 pub static NETWORK_POLICY: Strategy = Strategy {
     default: |object| {
         let Some(spec) = map(object, "spec") else { return };
+        // An empty selector is every pod of the namespace, and is said.
+        default(spec, "podSelector", json!({}));
         for direction in ["ingress", "egress"] {
             for rule in items(spec, direction) {
                 items(rule, "ports").for_each(|port| default(port, "protocol", "TCP"));
