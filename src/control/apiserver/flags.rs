@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use clap::Parser;
 use ipnet::Ipv4Net;
 
+use super::addresses::PortRange;
 use super::admission::AdmissionFlags;
 use super::audit::AuditFlags;
 use super::authn::AuthnFlags;
 use super::authz::AuthzFlags;
 use super::features::FeatureFlags;
 use super::kubelet::KubeletFlags;
+use super::masters::ReconcilerType;
 use super::proxy::museum::MuseumFlags;
 use crate::api::flags;
 
@@ -49,7 +51,6 @@ const UNIMPLEMENTED: &[&str] = &[
     "proxy-client-key-file=",
     "request-timeout=",
     "runtime-config=",
-    "service-node-port-range=",
     "shutdown-delay-duration=",
     "storage-backend=",
     "storage-media-type=",
@@ -79,8 +80,14 @@ pub struct Flags {
     #[arg(long)]
     pub tls_private_key_file: PathBuf,
     /// The range from which service addresses are assigned.
-    #[arg(long, default_value = "10.0.0.0/24")]
+    #[arg(long, default_value = "10.0.0.0/24", value_parser = single_stack)]
     pub service_cluster_ip_range: Ipv4Net,
+    /// Ports that services of type NodePort may have.
+    #[arg(long, default_value = "30000-32767")]
+    pub service_node_port_range: PortRange,
+    /// How the endpoints of the `kubernetes` service are kept; `master-count` is deprecated.
+    #[arg(long, value_enum, default_value = "lease")]
+    pub endpoint_reconciler_type: ReconcilerType,
     /// minilab's own: where the embedded store is kept.
     #[arg(long, default_value = "/var/lib/minilab/store")]
     pub minilab_store_dir: PathBuf,
@@ -98,6 +105,14 @@ pub struct Flags {
     pub features: FeatureFlags,
     #[command(flatten)]
     pub museum: MuseumFlags,
+}
+
+/// The one family this server has addresses of.
+fn single_stack(text: &str) -> Result<Ipv4Net, String> {
+    match text.contains([',', ':']) {
+        true => Err("minilab's clusters are single-stack IPv4: give one IPv4 range".into()),
+        false => text.parse().map_err(|error| format!("{error}")),
+    }
 }
 
 impl Flags {

@@ -22,6 +22,7 @@ mod impersonate;
 pub mod kubelet;
 mod lists;
 mod lookup;
+mod masters;
 mod openapi;
 mod proxy;
 pub mod registry;

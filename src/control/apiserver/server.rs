@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::addresses::Addresses;
+use super::addresses::{Addresses, PortRange};
 use super::admission::Admission;
 use super::audit::Audit;
 use super::authn::Authenticator;
@@ -20,8 +20,9 @@ use super::chain;
 use super::flags::Flags;
 use super::kubelet::KubeletClient;
 use super::lists::Lists;
+use super::masters::{Advertised, Masters};
 use super::proxy::Proxy;
-use super::system::{self, Advertised, FrontDoor};
+use super::system::{self, FrontDoor};
 use crate::control::store::Store;
 use crate::net::{self, Identity, Protocols, Server, ServingCert};
 use crate::sys::inherit;
@@ -57,6 +58,7 @@ pub struct Api {
     /// Where the cluster is told to find this server, `ADDRESS:PORT`.
     pub advertised: String,
     pub service_range: Ipv4Net,
+    pub node_ports: PortRange,
     /// The port in the cluster.
     secure: Door,
     /// The listener on the machine's loopback, where Node,RBAC always holds.
@@ -169,11 +171,12 @@ impl Prepared {
                 ServeError::Read { path: self.flags.minilab_store_dir.display().to_string(), source }
             })??;
         let api = build_api(&self.flags, store)?;
-        let at = advertised(&self.flags);
-        system::ensure(&api, at).await.map_err(ServeError::Own)?;
-        super::bootstrap::reconcile(&api.store).await?;
+        let masters = Masters::new(advertised(&self.flags), self.flags.endpoint_reconciler_type);
+        let own = async { system::ensure(&api, &masters).await.map_err(ServeError::Own) };
+        let bootstrap = async { Ok(super::bootstrap::reconcile(&api.store).await?) };
+        tokio::try_join!(own, bootstrap)?;
         let background = [
-            tokio::spawn(system::keep(api.clone(), at)),
+            tokio::spawn(system::keep(api.clone(), masters)),
             tokio::spawn(system::expire_events(api.clone(), system::EVENT_TTL)),
             tokio::spawn(compact(api.store.clone())),
         ];
@@ -191,6 +194,7 @@ impl Prepared {
         inherit::ready();
         stop.cancelled().await;
         background.iter().for_each(|task| task.abort());
+        masters.leave(&api).await;
         close(&api).await;
         while serving.join_next().await.is_some() {}
         Ok(())
@@ -235,6 +239,7 @@ fn build_api(flags: &Flags, store: Store) -> Result<Arc<Api>, ServeError> {
         proxy: Proxy::new(Arc::new(net::Direct), flags.features.build(), flags.museum.clone())?,
         advertised: SocketAddr::new(at.address, at.port).to_string(),
         service_range: flags.service_cluster_ip_range,
+        node_ports: flags.service_node_port_range,
         secure: Door { authenticator, authorizer },
         host,
         inflight: AtomicUsize::new(0),

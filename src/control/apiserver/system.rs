@@ -1,15 +1,16 @@
-//! Objects the API server itself keeps: the first namespaces, and the `kubernetes` Service with its
-//! endpoints (`pkg/controlplane/controller/{systemnamespaces,kubernetesservice}`).
+//! Objects the API server itself keeps: the first namespaces, what others need to know to believe whom it
+//! believes, and events no longer than they are of use (`pkg/controlplane/controller/systemnamespaces`).
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::authn::{AuthnError, AuthnFlags};
 use super::handlers::meta;
+use super::masters::Masters;
 use super::server::Api;
 use super::{encode, registry};
 use crate::api::status::{Result, Status};
@@ -23,22 +24,15 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// How long an event is kept, as upstream's `--event-ttl` has it.
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);
 
-/// Where the API server can be reached.
-#[derive(Debug, Clone, Copy)]
-pub struct Advertised {
-    pub address: IpAddr,
-    pub port: u16,
-}
-
 /// Makes what is missing and mends what differs, now and every ten seconds.
-pub async fn keep(api: Arc<Api>, at: Advertised) {
+pub async fn keep(api: Arc<Api>, masters: Masters) {
     let mut interval = tokio::time::interval(EVERY);
     // The first tick is at once, and the start has just ensured what is needed at once.
     interval.tick().await;
     while !api.stopping() {
         let outcome = publish(&api).await;
         interval.tick().await;
-        if let Err(error) = outcome.and(ensure(&api, at).await) {
+        if let Err(error) = outcome.and(ensure(&api, &masters).await) {
             tracing::warn!(%error, "the server's own objects could not be brought up to date");
         }
     }
@@ -77,60 +71,14 @@ fn last_seen(event: &Value) -> Option<Timestamp> {
     times.into_iter().find_map(|time| time.as_str()?.parse().ok())
 }
 
-/// Makes what is missing and mends what differs.
-pub async fn ensure(api: &Arc<Api>, at: Advertised) -> Result<()> {
-    for name in NAMESPACES {
+/// Makes what is missing and mends what differs, all at once: on disk it is one write.
+pub async fn ensure(api: &Arc<Api>, masters: &Masters) -> Result<()> {
+    let namespaces = NAMESPACES.map(|name| {
         let namespace = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
-        create(api, "", "namespaces", namespace).await?;
-    }
-    let first = Ipv4Addr::from(u32::from(api.service_range.network()) + 1);
-    create(
-        api,
-        "",
-        "services",
-        json!({
-            "metadata": {
-                "name": "kubernetes", "namespace": "default",
-                "labels": {"component": "apiserver", "provider": "kubernetes"},
-            },
-            "spec": {
-                "type": "ClusterIP", "clusterIP": first, "clusterIPs": [first],
-                "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
-                "internalTrafficPolicy": "Cluster",
-                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": at.port}],
-            },
-        }),
-    )
-    .await?;
-    let ports = json!([{"name": "https", "protocol": "TCP", "port": at.port}]);
-    keep_fields(
-        api,
-        "",
-        "endpoints",
-        json!({
-            "metadata": {
-                "name": "kubernetes", "namespace": "default",
-                "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
-            },
-            "subsets": [{"addresses": [{"ip": at.address}], "ports": ports}],
-        }),
-    )
-    .await?;
-    keep_fields(
-        api,
-        "discovery.k8s.io",
-        "endpointslices",
-        json!({
-            "metadata": {
-                "name": "kubernetes", "namespace": "default",
-                "labels": {"kubernetes.io/service-name": "kubernetes"},
-            },
-            "addressType": if at.address.is_ipv4() { "IPv4" } else { "IPv6" },
-            "endpoints": [{"addresses": [at.address], "conditions": {"ready": true}}],
-            "ports": ports,
-        }),
-    )
-    .await
+        create(api, "", "namespaces", namespace)
+    });
+    let (namespaces, service) = tokio::join!(join_all(namespaces), masters.ensure(api));
+    namespaces.into_iter().chain([service]).collect()
 }
 
 /// Publishes whom this server believes, so that others can believe the same
@@ -181,7 +129,7 @@ impl FrontDoor {
 }
 
 /// Creates an object unless there is one of that name.
-async fn create(api: &Arc<Api>, group: &str, plural: &str, object: Value) -> Result<()> {
+pub async fn create(api: &Arc<Api>, group: &str, plural: &str, object: Value) -> Result<()> {
     let row = registry::by_name(group, plural).ok_or_else(Status::no_such_path)?;
     let key = row.key(meta::text(&object, "namespace"), meta::text(&object, "name"));
     if api.store.get(&row.bucket, &key).is_some() {
@@ -197,7 +145,7 @@ async fn create(api: &Arc<Api>, group: &str, plural: &str, object: Value) -> Res
 }
 
 /// Creates an object, or gives the one there is these top-level fields again.
-async fn keep_fields(api: &Arc<Api>, group: &str, plural: &str, wanted: Value) -> Result<()> {
+pub async fn keep_fields(api: &Arc<Api>, group: &str, plural: &str, wanted: Value) -> Result<()> {
     let row = registry::by_name(group, plural).ok_or_else(Status::no_such_path)?;
     let key = row.key(meta::text(&wanted, "namespace"), meta::text(&wanted, "name"));
     let Some(entry) = api.store.get(&row.bucket, &key) else {
