@@ -40,7 +40,7 @@ const UNIMPLEMENTED: &[&str] = &[
 
 /// The command line.
 #[derive(Parser, Debug)]
-#[command(name = "kube-proxy", version = "v1.36.2")]
+#[command(name = "kube-proxy", disable_version_flag = true)]
 pub struct Options {
     /// The path to the configuration file.
     #[arg(long)]
@@ -73,15 +73,21 @@ pub struct Options {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
           action = clap::ArgAction::Set)]
     pub cleanup: bool,
+    /// Print version information and quit.
+    #[arg(long)]
+    pub version: bool,
 }
 
-/// Reads the command line; a wrong one ends the process with upstream's exit code 1 and the reason.
-pub fn parse(argv: Vec<String>) -> Options {
+/// Reads the command line.
+///
+/// # Errors
+/// clap's, which also carries `--help`.
+pub fn parse(argv: Vec<String>) -> Result<Options, clap::Error> {
     let (kept, dropped) = flags::sift(argv, UNIMPLEMENTED);
     for flag in dropped {
         tracing::warn!(flag, "this flag has no effect in minilab");
     }
-    Options::parse_from(std::iter::once("kube-proxy".to_owned()).chain(kept))
+    Options::try_parse_from(std::iter::once("kube-proxy".to_owned()).chain(kept))
 }
 
 /// The file, as far as it is used.

@@ -4,11 +4,12 @@
 //! whole table by pure functions, and what differs from the last one is written in one transaction. The
 //! rules outlive this process: connections in flight and new ones keep working while it is away, and the
 //! next start replaces them in one step. `--cleanup` removes them. Left out on purpose: the other proxy
-//! modes, IPv6, `loadBalancerSourceRanges` and health check node ports (a lab has no load balancers).
+//! modes, IPv6, metrics.
 
 mod config;
 mod health;
 mod ruleset;
+mod service_health;
 mod stale;
 mod table;
 
@@ -26,6 +27,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use config::Config;
 use health::Health;
 use ruleset::{Ruleset, World};
+use service_health::ServiceHealth;
 
 use crate::client::{self, Collection};
 use crate::net::{NetError, go_text};
@@ -47,7 +49,17 @@ enum ProxyError {
 
 /// The role's entry point.
 pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
-    let options = config::parse(argv);
+    let options = match config::parse(argv) {
+        Ok(options) => options,
+        Err(error) => {
+            error.print()?;
+            return Ok(ExitCode::from(u8::from(error.use_stderr())));
+        }
+    };
+    if options.version {
+        println!("Kubernetes v1.36.2");
+        return Ok(ExitCode::SUCCESS);
+    }
     if options.cleanup {
         table::remove()?;
         return Ok(ExitCode::SUCCESS);
@@ -131,6 +143,7 @@ async fn keep_in_step(config: &Config, kube: kube::Client, health: &Health) -> a
     let all = futures_util::stream::select(futures_util::stream::select(services, slices), node);
     // What arrives together is written together.
     let mut changes = std::pin::pin!(all.ready_chunks(256));
+    let mut ports = ServiceHealth::new(health.clone());
     let (mut observed, mut written) = (Observed::default(), None::<Written>);
     while let Some(batch) = changes.next().await {
         for change in batch {
@@ -139,11 +152,19 @@ async fn keep_in_step(config: &Config, kube: kube::Client, health: &Health) -> a
                 Err(error) => tracing::warn!(error = %go_text(&error), "the watch was interrupted"),
             }
         }
+        if !observed.synced() {
+            continue;
+        }
         let started = std::time::Instant::now();
-        if observed.synced() && bring_about(started, observed.ruleset(config), &mut written) {
+        health.node(observed.nodes.all().next());
+        health.queued();
+        let ruleset = observed.ruleset(config);
+        let asked = ruleset.health.clone();
+        if bring_about(started, ruleset, &mut written) {
             health.updated();
             inherit::ready();
         }
+        ports.sync(&asked).await;
     }
     Ok(())
 }
@@ -156,20 +177,21 @@ fn bring_about(started: std::time::Instant, ruleset: Ruleset, written: &mut Opti
     let table = table::of(&ruleset);
     let before = written.take();
     let outcome = match &before {
-        None => table::replace(&table),
-        Some(before) => table::change(&before.table, &table).or_else(|error| {
+        None => table::replace(&table).map(|kernel| (kernel, true)),
+        Some(before) => table::change(&before.table, &table).map(|kernel| (kernel, false)).or_else(|error| {
             tracing::warn!(%error, "the table is not as it was left; writing all of it");
-            table::replace(&table)
+            table::replace(&table).map(|kernel| (kernel, true))
         }),
     };
-    let kernel = match outcome {
-        Ok(kernel) => kernel,
+    let (kernel, all) = match outcome {
+        Ok(done) => done,
         Err(error) => {
             tracing::error!(error = %error, "could not write the service table");
             return false;
         }
     };
-    let changed = table.distance(before.as_ref().map_or(&Table::default(), |before| &before.table));
+    let nothing = Table::default();
+    let changed = table.distance(before.as_ref().filter(|_| !all).map_or(&nothing, |before| &before.table));
     let (took, kernel) = (started.elapsed().as_micros(), kernel.as_micros());
     tracing::info!(changed, tookUs = took, kernelUs = kernel, "SyncProxyRules complete");
     stale::forget(before.as_ref().map(|before| &before.ruleset), &ruleset);

@@ -22,6 +22,16 @@ pub struct Ruleset {
     pub node_addresses: BTreeSet<Ipv4Addr>,
     /// By `NAMESPACE/NAME/PROTOCOL/PORT-NAME`, which chains are named after.
     pub ports: BTreeMap<String, Port>,
+    /// By namespace and name: where load balancers ask whether this node has pods of a service.
+    pub health: BTreeMap<(String, String), HealthPort>,
+}
+
+/// `healthCheckNodePort`, and what is said there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthPort {
+    pub port: u16,
+    /// Ready endpoints on this node.
+    pub local: usize,
 }
 
 /// One port of one service.
@@ -31,6 +41,9 @@ pub struct Port {
     pub node_port: Option<u16>,
     /// `externalIPs` and the addresses a load balancer was given.
     pub external: BTreeSet<Ipv4Addr>,
+    /// Those of them that a load balancer was given, and from where they may be used if not from everywhere.
+    pub balancer: BTreeSet<Ipv4Addr>,
+    pub sources: Vec<Ipv4Net>,
     /// How long a client stays with its endpoint.
     pub affinity: Option<Duration>,
     /// `internalTrafficPolicy: Local` and `externalTrafficPolicy: Local`.
@@ -87,7 +100,7 @@ impl Ruleset {
         let labels = world.node.and_then(|node| node.metadata.labels.as_ref());
         let here =
             Here { node: &config.node, zone: labels.and_then(|labels| labels.get(ZONE)).map(String::as_str) };
-        let mut ports = BTreeMap::new();
+        let (mut ports, mut health) = (BTreeMap::new(), BTreeMap::new());
         for service in &world.services {
             let place = (
                 service.metadata.namespace.as_deref().unwrap_or_default(),
@@ -95,6 +108,8 @@ impl Ruleset {
             );
             let slices = of_service.get(&place).map(Vec::as_slice).unwrap_or_default();
             ports.extend(service_ports(&here, service, place, slices));
+            let asked = health_port(&here, service, slices);
+            health.extend(asked.map(|port| ((place.0.to_owned(), place.1.to_owned()), port)));
         }
         Self {
             cluster_cidr: config.cluster_cidr,
@@ -102,8 +117,23 @@ impl Ruleset {
             masquerade_mark: config.masquerade_mark,
             node_addresses: world.node.map(|node| addresses(node, config)).unwrap_or_default(),
             ports,
+            health,
         }
     }
+}
+
+/// Where a load balancer asks for the service's endpoints on this node, and how many are ready.
+fn health_port(here: &Here<'_>, service: &Service, slices: &[&EndpointSlice]) -> Option<HealthPort> {
+    let spec = service.spec.as_ref()?;
+    let port = u16::try_from(spec.health_check_node_port?).ok().filter(|port| *port != 0)?;
+    if spec.external_traffic_policy.as_deref() != Some("Local") {
+        return None;
+    }
+    let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+    let ready = |one: &&Endpoint| one.conditions.as_ref().and_then(|is| is.ready).unwrap_or(true);
+    let local = endpoints.filter(|one| one.node_name.as_deref() == Some(here.node)).filter(ready);
+    let addresses: BTreeSet<&String> = local.flat_map(|one| &one.addresses).collect();
+    Some(HealthPort { port, local: addresses.len() })
 }
 
 /// The node's addresses, or those of them in `--nodeport-addresses`.
@@ -131,7 +161,9 @@ fn service_ports(
     if spec.type_.as_deref() == Some("ExternalName") {
         return Vec::new();
     }
-    let external = external_addresses(service, spec);
+    let balancer = balancer_addresses(service);
+    let named = spec.external_ips.iter().flatten().filter_map(|address| address.parse().ok());
+    let external: BTreeSet<Ipv4Addr> = balancer.iter().copied().chain(named).collect();
     let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
     let one = |port: &ApiPort| {
         let (protocol, word) = protocol(port.protocol.as_deref())?;
@@ -141,6 +173,8 @@ fn service_ports(
             cluster: ServiceKey { address, protocol, port: u16::try_from(port.port).ok()? },
             node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
             external: external.clone(),
+            balancer: balancer.clone(),
+            sources: sources(spec),
             affinity: affinity(spec),
             internal_local: local(&spec.internal_traffic_policy),
             external_local: local(&spec.external_traffic_policy),
@@ -152,14 +186,19 @@ fn service_ports(
     spec.ports.iter().flatten().filter_map(one).collect()
 }
 
-fn external_addresses(service: &Service, spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
+fn balancer_addresses(service: &Service) -> BTreeSet<Ipv4Addr> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = balancer.into_iter().flat_map(|balancer| balancer.ingress.iter().flatten());
     // A balancer in mode Proxy delivers to the node port itself.
     let given =
         ingress.filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_ref());
-    let own = spec.external_ips.iter().flatten();
-    own.chain(given).filter_map(|address| address.parse().ok()).collect()
+    given.filter_map(|address| address.parse().ok()).collect()
+}
+
+/// `loadBalancerSourceRanges` of this family.
+fn sources(spec: &ServiceSpec) -> Vec<Ipv4Net> {
+    let listed = spec.load_balancer_source_ranges.iter().flatten();
+    listed.filter_map(|range| range.trim().parse().ok()).collect()
 }
 
 fn affinity(spec: &ServiceSpec) -> Option<Duration> {

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!  nat-prerouting, nat-output ─▶ services ─vmap @service-ips, @service-nodeports─▶ service-…, external-…, local-…
+//!  filter-prerouting ─new─▶ firewall-check ─vmap @firewall-ips─▶ firewall-…
 //!  filter-input, -forward, -output ─new─▶ nodeport-endpoints-check, service-endpoints-check, cluster-ips-check
 //!  nat-postrouting ─▶ masquerading
 //! ```
@@ -13,11 +14,13 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
 use ring::digest::{SHA256, digest};
 
 use super::ruleset::{Port, Ruleset};
 use crate::sys::nft::{
-    Batch, ChainKind, Family, Hook, Key, KeyKind, NftError, Rule, SetKind, Table, Verdict, priority,
+    Batch, ChainKind, Family, Hook, Key, KeyKind, NftError, Rule, ServiceKey, SetKind, Table, Verdict,
+    priority,
 };
 
 const NAME: &str = "kube-proxy";
@@ -56,7 +59,7 @@ pub fn of(ruleset: &Ruleset) -> Table {
     table.set("cluster-ips", SetKind::Set(KeyKind::Address));
     table.set("nodeport-ips", SetKind::Set(KeyKind::Address));
     table.set("hairpin-connections", SetKind::Set(KeyKind::Pair));
-    for map in ["service-ips", "no-endpoint-services"] {
+    for map in ["service-ips", "no-endpoint-services", "firewall-ips"] {
         table.set(map, SetKind::Verdicts(KeyKind::Service));
     }
     for map in ["service-nodeports", "no-endpoint-nodeports"] {
@@ -81,6 +84,7 @@ fn checks(table: &mut Table) {
     table.rule("services", to_node().verdict_by_port("service-nodeports"));
     table.rule("service-endpoints-check", Rule::new().verdict_by_service("no-endpoint-services"));
     table.rule("nodeport-endpoints-check", to_node().verdict_by_port("no-endpoint-nodeports"));
+    table.rule("firewall-check", Rule::new().verdict_by_service("firewall-ips"));
     // A port that a service does not have.
     table.rule("cluster-ips-check", Rule::new().destination_in("cluster-ips").reject());
 }
@@ -92,6 +96,9 @@ fn hooks(table: &mut Table) {
     }
     table.base_chain("nat-postrouting", ChainKind::Nat, Hook::Postrouting, priority::SRCNAT);
     table.rule("nat-postrouting", Rule::new().jump("masquerading"));
+    // Before the address is translated: it is the load balancer's that is guarded.
+    table.base_chain("filter-prerouting", ChainKind::Filter, Hook::Prerouting, priority::DSTNAT - 10);
+    table.rule("filter-prerouting", Rule::new().new_connection().jump("firewall-check"));
     let checked: [(&str, Hook, &[&str]); 3] = [
         ("filter-input", Hook::Input, &["nodeport-endpoints-check", "service-endpoints-check"]),
         ("filter-forward", Hook::Forward, &["service-endpoints-check", "cluster-ips-check"]),
@@ -145,6 +152,28 @@ impl Service<'_> {
             self.serve_outside(table, &cluster);
         }
         self.refuse_outside(table);
+        self.guard(table);
+    }
+
+    /// `loadBalancerSourceRanges`: whoever comes from elsewhere gets no answer. A request of this node's own
+    /// loops back with the balancer's address for its source, so that is let in where the node is.
+    fn guard(&self, table: &mut Table) {
+        let port = self.port;
+        if port.sources.is_empty() || port.balancer.is_empty() {
+            return;
+        }
+        let chain = chain_name("firewall", self.name);
+        let own =
+            self.ruleset.node_addresses.iter().any(|own| port.sources.iter().any(|net| net.contains(own)));
+        let itself = port.balancer.iter().filter(|_| own).map(|address| Ipv4Net::from(*address));
+        for net in port.sources.iter().copied().chain(itself) {
+            table.rule(&chain, Rule::new().source(net).verdict(&Verdict::Return));
+        }
+        table.rule(&chain, Rule::new().verdict(&Verdict::Drop));
+        for address in &port.balancer {
+            let key = Key::Service(ServiceKey { address: *address, ..port.cluster });
+            table.verdict("firewall-ips", key, Verdict::Goto(chain.clone()));
+        }
     }
 
     /// The cluster address: to a chain, or to nobody.

@@ -1,13 +1,13 @@
 use serde_json::json;
 
 use super::config::{Config, parse};
-use super::ruleset::{Port, Ruleset, World};
+use super::ruleset::{HealthPort, Port, Ruleset, World};
 use super::table;
 use crate::sys::nft::{Protocol, ServiceKey, Table};
 
 fn config() -> Config {
     let argv = ["--hostname-override=node-1", "--cluster-cidr=10.244.0.0/16"].map(String::from).to_vec();
-    Config::load(&parse(argv)).unwrap()
+    Config::load(&parse(argv).unwrap()).unwrap()
 }
 
 fn ruleset(service: serde_json::Value, endpoints: serde_json::Value) -> Ruleset {
@@ -37,6 +37,7 @@ pub fn ruleset_of<const N: usize>(ports: [(&str, Port); N]) -> Ruleset {
         masquerade_mark: 1 << 14,
         node_addresses: [[192, 0, 2, 11].into()].into(),
         ports: ports.into_iter().map(|(name, port)| (name.to_owned(), port)).collect(),
+        health: Default::default(),
     }
 }
 
@@ -46,6 +47,8 @@ pub fn udp_port(endpoints: &[&str]) -> Port {
         cluster: ServiceKey { address: [10, 96, 0, 10].into(), protocol: Protocol::Udp, port: 53 },
         node_port: None,
         external: Default::default(),
+        balancer: Default::default(),
+        sources: Vec::new(),
         affinity: None,
         internal_local: false,
         external_local: false,
@@ -88,6 +91,28 @@ fn headless_services_have_no_rules_and_local_policy_keeps_to_the_node() {
     assert_eq!(port.local.iter().next().unwrap().0, std::net::Ipv4Addr::new(10, 244, 1, 2));
     assert_eq!((port.local.len(), port.endpoints.len()), (1, 2));
     assert_eq!(ruleset.node_addresses.len(), 1);
+}
+
+#[test]
+fn a_balancers_ranges_guard_its_address_and_its_port_counts_the_pods_here() {
+    let service = json!({
+        "type": "LoadBalancer", "clusterIP": "10.96.0.7", "externalTrafficPolicy": "Local",
+        "healthCheckNodePort": 31000, "loadBalancerSourceRanges": ["198.51.100.0/24"],
+        "ports": [{"name": "http", "port": 80}],
+    });
+    let endpoints = json!([
+        {"addresses": ["10.244.1.2"], "nodeName": "node-1"},
+        {"addresses": ["10.244.1.3"], "nodeName": "node-1", "conditions": {"ready": false}},
+        {"addresses": ["10.244.2.2"], "nodeName": "node-2"},
+    ]);
+    let mut all = ruleset(service, endpoints);
+    let (name, asked) = all.health.first_key_value().unwrap();
+    assert_eq!((name.1.as_str(), *asked), ("web", HealthPort { port: 31000, local: 1 }));
+    let unguarded = table::of(&all);
+    let port = all.ports.get_mut("default/web/tcp/http").unwrap();
+    assert_eq!(port.sources.len(), 1);
+    port.balancer = [[203, 0, 113, 7].into()].into();
+    assert_eq!(table::of(&all).distance(&unguarded), 2, "one chain, and the address that leads to it");
 }
 
 #[test]
@@ -136,6 +161,10 @@ fn the_kernel_takes_every_kind_of_service_and_every_way_between_them() {
             (port.internal_local, port.external_local) = (case & 8 != 0, case & 16 != 0);
             port.node_port = Some(30000 + u16::from(case));
             port.external = [[203, 0, 113, case].into()].into();
+            if case & 2 != 0 {
+                port.balancer = port.external.clone();
+                port.sources = vec!["198.51.100.0/24".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
+            }
             all.ports.insert(format!("default/s{case}/udp/dns"), port);
             tables.push(table::of(&all));
         }
