@@ -138,7 +138,8 @@ pub struct RoleStatus {
     /// As `ps` inside the host shows it.
     pub host_pid: Option<i32>,
     pub ready: bool,
-    /// `waiting`, `starting`, `ready`, `backing-off`, `stopping`, `stopped`, `finished`.
+    /// `waiting`, `starting`, `ready`, `unhealthy` (its liveness probe fails), `backing-off`, `stopping`,
+    /// `stopped`, `finished`.
     pub state: String,
     pub restarts: u32,
     pub argv: Vec<String>,

@@ -3,14 +3,15 @@
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -57,6 +58,29 @@ pub struct Direct;
 impl Dial for Direct {
     fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialing<'a> {
         Box::pin(async move { Ok(Box::new(connect(host, port).await?) as BoxStream) })
+    }
+}
+
+/// By a socket that somebody made in another network namespace, once.
+pub struct Given(Mutex<Option<OwnedFd>>);
+
+impl Given {
+    pub fn new(socket: OwnedFd) -> Self {
+        Self(Mutex::new(Some(socket)))
+    }
+}
+
+impl Dial for Given {
+    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialing<'a> {
+        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Box::pin(async move {
+            let address = format!("{host}:{port}");
+            let failed = |source| DialError::Connect { address: address.clone(), source };
+            let to = address.parse().map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
+            let socket = socket.ok_or_else(|| failed(io::ErrorKind::NotConnected.into()))?;
+            let socket = TcpSocket::from_std_stream(socket.into());
+            Ok(Box::new(socket.connect(to).await.map_err(failed)?) as BoxStream)
+        })
     }
 }
 

@@ -12,7 +12,7 @@ mod records;
 mod serve;
 mod tls;
 
-pub use dial::{BoxStream, Dial, DialError, Direct, TlsDialer};
+pub use dial::{BoxStream, Dial, DialError, Direct, Given, TlsDialer};
 pub use go_text::{go_text, io_text};
 pub use listen::{bind, bind_udp, inherit};
 pub use records::Records;

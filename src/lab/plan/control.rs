@@ -124,7 +124,14 @@ fn manifests(settings: &Settings) -> Vec<PlannedFile> {
             name: "kube-apiserver",
             flags: apiserver_flags(settings),
             cpu: "250m",
-            probe: Some(Probe { host: CONTROL, port: API_PORT, live: "/livez", ready: "/readyz" }),
+            probe: Some(Probe {
+                host: CONTROL,
+                port: API_PORT,
+                live: "/livez",
+                ready: "/readyz",
+                // AlwaysAllow turns anonymous requests off, health checks among them.
+                unanswered: settings.insecure(Setting::AccessAuthorization),
+            }),
             advertised: Some(SocketAddr::from((CONTROL, API_PORT))),
         },
         StaticPod {
@@ -136,6 +143,7 @@ fn manifests(settings: &Settings) -> Vec<PlannedFile> {
                 port: 10257,
                 live: "/healthz",
                 ready: "/healthz",
+                unanswered: false,
             }),
             advertised: None,
         },
@@ -143,7 +151,13 @@ fn manifests(settings: &Settings) -> Vec<PlannedFile> {
             name: "kube-scheduler",
             flags: scheduler_flags(settings),
             cpu: "100m",
-            probe: Some(Probe { host: Ipv4Addr::LOCALHOST, port: 10259, live: "/livez", ready: "/readyz" }),
+            probe: Some(Probe {
+                host: Ipv4Addr::LOCALHOST,
+                port: 10259,
+                live: "/livez",
+                ready: "/readyz",
+                unanswered: false,
+            }),
             advertised: None,
         },
     ];

@@ -23,6 +23,8 @@ pub struct Probe<'a> {
     pub port: u16,
     pub live: &'a str,
     pub ready: &'a str,
+    /// Where nobody without a credential is answered a kubelet can only see that somebody listens.
+    pub unanswered: bool,
 }
 
 impl StaticPod<'_> {
@@ -66,11 +68,22 @@ impl Probe<'_> {
 
     fn check(&self, field: &str, path: &str, failures: u8, period: u8) -> String {
         let delay = if field == "readinessProbe" { "" } else { "      initialDelaySeconds: 10\n" };
+        let host = self.host;
+        let (http, tcp) = match self.unanswered {
+            true => {
+                (String::new(), format!("      tcpSocket:\n        host: {host}\n        port: probe-port\n"))
+            }
+            false => (
+                format!(
+                    "      httpGet:\n        host: {host}\n        path: {path}\n        port: probe-port\n        \
+                     scheme: HTTPS\n"
+                ),
+                String::new(),
+            ),
+        };
         format!(
-            "    {field}:\n      failureThreshold: {failures}\n      httpGet:\n        host: {}\n        \
-             path: {path}\n        port: probe-port\n        scheme: HTTPS\n{delay}      \
-             periodSeconds: {period}\n      timeoutSeconds: 15\n",
-            self.host
+            "    {field}:\n      failureThreshold: {failures}\n{http}{delay}      periodSeconds: {period}\n{tcp}      \
+             timeoutSeconds: 15\n"
         )
     }
 }

@@ -57,6 +57,12 @@ pub enum Event {
     Left {
         caller: u64,
     },
+    /// How a liveness probe of a role's run went.
+    Probed {
+        id: u64,
+        asked: Instant,
+        outcome: Result<(), String>,
+    },
 }
 
 /// The lab's one process that knows it all.
@@ -152,7 +158,9 @@ impl Supervisor {
 
     fn next_wake(&self) -> Instant {
         let far = Instant::now() + Duration::from_secs(3600);
-        self.roles.iter().filter_map(|role| role.life.wakes()).chain(self.ending).min().unwrap_or(far)
+        let lives = self.roles.iter().filter_map(|role| role.life.wakes());
+        let probes = self.roles.iter().filter_map(|role| role.liveness.wakes(role.life.state));
+        lives.chain(probes).chain(self.ending).min().unwrap_or(far)
     }
 
     pub(super) fn end(&mut self) {
@@ -182,6 +190,7 @@ impl Supervisor {
             }
             Event::Asked { request, fds, caller } => self.serve(request, fds, caller),
             Event::Left { caller } => self.leave(caller),
+            Event::Probed { id, asked, outcome } => self.probed(id, asked, &outcome),
         }
         Ok(())
     }
@@ -285,7 +294,10 @@ impl Supervisor {
     }
 
     fn tick(&mut self) {
-        (0..self.roles.len()).for_each(|at| self.step(at, Input::Time));
+        for at in 0..self.roles.len() {
+            self.step(at, Input::Time);
+            self.probe(at);
+        }
     }
 
     /// Starts what has become possible.

@@ -7,6 +7,7 @@
 mod control;
 mod events;
 mod hosts;
+mod liveness;
 mod manifests;
 mod reports;
 mod requests;

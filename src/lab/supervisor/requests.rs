@@ -200,8 +200,11 @@ impl Supervisor {
             host: role.plan.host.clone(),
             pid: None,
             host_pid: role.pid,
-            ready: role.life.is_ready(),
-            state: role.life.word().into(),
+            ready: role.life.is_ready() && !role.liveness.is_failing(),
+            state: match role.life.is_ready() && role.liveness.is_failing() {
+                true => "unhealthy".into(),
+                false => role.life.word().into(),
+            },
             restarts: role.life.restarts,
             argv: role.argv.clone(),
         };

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::events::{Event, Supervisor};
 use super::hosts;
+use super::liveness::Liveness;
 use super::role::Life;
 use crate::lab::cloud;
 use crate::lab::files::Tree;
@@ -34,6 +35,7 @@ pub struct Role {
     pub(super) launched: Instant,
     /// What its manifest said when it was last looked at.
     pub(super) manifest: Option<Vec<u8>>,
+    pub(super) liveness: Liveness,
     /// Kept across its restarts.
     pub(super) listeners: Vec<(String, OwnedFd)>,
 }
@@ -49,6 +51,7 @@ impl Role {
             argv: Vec::new(),
             launched: Instant::now(),
             manifest: None,
+            liveness: Liveness::default(),
             listeners: Vec::new(),
         }
     }
@@ -102,6 +105,7 @@ impl Supervisor {
         tracing::info!(role = name, host, "Starting");
         let manifest = role.plan.command.watched().and_then(|path| tree.read(path).ok().flatten());
         let role = &mut self.roles[at];
+        role.liveness = Liveness::new(manifest.as_deref(), role.launched);
         (role.argv, role.manifest) = (argv, manifest);
         Ok(())
     }
