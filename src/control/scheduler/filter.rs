@@ -169,6 +169,14 @@ pub fn explain(refusals: &[Refusal]) -> String {
     )
 }
 
+/// What it says when the reason is the pod's, whatever the node.
+pub fn explain_for_all(total: usize, why: &str) -> String {
+    format!(
+        "0/{total} nodes are available: {why}. no new claims to deallocate, preemption: 0/{total} nodes are \
+         available: {total} Preemption is not helpful for scheduling."
+    )
+}
+
 /// `1 this, 2 that`, in upstream's order: sorted as text.
 fn tally<'a>(reasons: impl Iterator<Item = &'a str>) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();

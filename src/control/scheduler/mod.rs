@@ -7,6 +7,7 @@
 //! Left out on purpose: preemption (nobody is evicted for a higher priority), inter-pod affinity,
 //! topology spread constraints, volumes and devices, several profiles.
 
+mod claims;
 mod cluster;
 mod filter;
 mod options;

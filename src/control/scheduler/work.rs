@@ -13,10 +13,12 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
+use super::claims::{Claims, has_claims};
 use super::cluster::{Candidate, Cluster, uid};
-use super::filter::{Refusal, check, explain};
+use super::filter::{Refusal, check, explain, explain_for_all};
 use super::pending::Pending;
 use super::score::best;
+use crate::client::Backoff;
 use crate::client::events::{Kind, Recorder, reference};
 use crate::client::informer::{Informer, key_of};
 
@@ -33,6 +35,7 @@ pub struct Inner {
     recorder: Recorder,
     pub nodes: Informer<Node>,
     pub pods: Informer<Pod>,
+    claims: Claims,
     cluster: RefCell<Cluster>,
     pending: RefCell<Pending>,
     wake: Notify,
@@ -82,6 +85,7 @@ impl Scheduler {
             client,
             nodes: Informer::default(),
             pods: Informer::default(),
+            claims: Claims::default(),
             cluster: RefCell::default(),
             pending: RefCell::default(),
             wake: Notify::new(),
@@ -152,6 +156,10 @@ impl Scheduler {
         if self.cluster.borrow().is_placed(uid(&pod)) {
             return;
         }
+        if has_claims(&pod) && !self.claims.synced.get() {
+            self.pending.borrow_mut().stuck(&pod);
+            return self.watch_claims();
+        }
         match self.choose(&pod) {
             Ok(node) => {
                 self.cluster.borrow_mut().place(&pod, &node);
@@ -167,8 +175,28 @@ impl Scheduler {
         }
     }
 
+    /// Learns of claims from now on; every change may let in a pod that waits for one.
+    fn watch_claims(&self) {
+        if self.claims.asked.replace(true) {
+            return;
+        }
+        let this = self.clone();
+        self.claims.known.on_change(move |_, _| this.retry());
+        let (watched, client) = (self.claims.known.clone(), self.client.clone());
+        tokio::task::spawn_local(watched.run(Api::all(client), Default::default(), Backoff::default));
+        let this = self.clone();
+        tokio::task::spawn_local(async move {
+            this.claims.known.synced().await;
+            this.claims.synced.set(true);
+            this.retry();
+        });
+    }
+
     fn choose(&self, pod: &Pod) -> Result<String, String> {
         let candidates = self.cluster.borrow().candidates();
+        if let Some(why) = self.claims.objection(pod).filter(|_| !candidates.is_empty()) {
+            return Err(explain_for_all(candidates.len(), &why));
+        }
         let (mut fitting, mut refusals): (Vec<&Candidate>, Vec<Refusal>) = (Vec::new(), Vec::new());
         for candidate in &candidates {
             match check(pod, candidate) {

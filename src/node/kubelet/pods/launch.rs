@@ -82,7 +82,12 @@ impl Launch<'_> {
         let name = container.image.as_deref().unwrap_or_default();
         let message = match image::resolve(name) {
             Ok(_) => {
-                say(Kind::Normal, "Pulled", format!("Container image \"{name}\" already present on machine"));
+                // Whatever the pull policy: no registry is asked for what is built in, so upstream's text for
+                // an image that was found and not pulled is the true one (`imagePullManager.logIt`, 1.35 on).
+                let message = format!(
+                    "Container image \"{name}\" already present on machine and can be accessed by the pod"
+                );
+                say(Kind::Normal, "Pulled", message);
                 return Ok(());
             }
             Err(error @ ImageError::InvalidName { .. }) => {
