@@ -70,6 +70,22 @@ pub fn read_spec(lab: &LabDir) -> anyhow::Result<Spec> {
         .with_context(|| format!("{} is damaged; mend it, or `{} delete`", path.display(), myself(lab)))
 }
 
+/// How long what a killed `up` had begun may take to end.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// Waits for a lab to be gone whose `up` was killed before it was content: it ends by itself.
+fn await_unfinished(lab: &LabDir) -> Result<(), Trouble> {
+    let until = Instant::now() + ENDING;
+    while lab.is_running() && !lab.exists() {
+        if Instant::now() > until {
+            let what = format!("lab {} is still being ended after an `up` that did not finish", lab.name);
+            return Err(Trouble::new(Answer::Failed, what, "try again in a moment"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
 const STOPPED: &str = "the lab was stopped by another command while it started";
 
 /// Resolves when the lab runs no more.
@@ -102,6 +118,7 @@ impl Up {
         progress.begin("Checking this machine");
         doctor::quick(lab)?;
         let lock = lab.lock()?;
+        await_unfinished(lab)?;
         if lab.is_running() {
             return self.already(lab, progress);
         }
