@@ -25,6 +25,8 @@ mod node_files;
 mod pod_life;
 mod pods;
 mod proxy;
+mod proxy_wire;
 mod roles;
+mod service_kinds;
 mod services;
 mod streams;

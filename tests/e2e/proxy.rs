@@ -11,7 +11,7 @@ use crate::kit::{Lab, clients, eventually};
 /// Three servers in one pod: HTTP that says what it was asked, the same behind TLS with a certificate of
 /// its own that asks for the client's, and one that takes any upgrade and repeats what it hears.
 const SERVERS: &str = r#"
-import http.server, socketserver, ssl, subprocess, threading
+import base64, hashlib, http.server, socketserver, ssl, subprocess, threading
 class Says(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
     def answer(self):
@@ -34,11 +34,22 @@ class Repeats(socketserver.BaseRequestHandler):
         head = b''
         while b'\r\n\r\n' not in head:
             head += self.request.recv(1)
+        if b'upgrade: websocket' in head.lower(): return self.websocket(head.decode())
         self.request.sendall(b'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: parrot\r\n\r\n')
         while True:
             heard = self.request.recv(4096)
             if not heard: return
             self.request.sendall(heard)
+    def websocket(self, head):
+        key = [line.split(': ')[1] for line in head.split('\r\n') if line.lower().startswith('sec-websocket-key')][0]
+        accept = base64.b64encode(hashlib.sha1((key + '258EAFA5-E914-47DA-95CA-C5AB0DC85B11').encode()).digest()).decode()
+        self.request.sendall(('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n' % accept).encode())
+        while True:
+            frame = self.rfile.read(2)
+            if not frame: return
+            mask, text = self.rfile.read(4), self.rfile.read(frame[1] & 127)
+            self.request.sendall(bytes([frame[0], len(text)]) + bytes(b ^ mask[at % 4] for at, b in enumerate(text)))
+    def setup(self): self.rfile = self.request.makefile('rb', 0)
 class Many(socketserver.ThreadingMixIn, http.server.HTTPServer): daemon_threads = True
 class Parrot(socketserver.ThreadingTCPServer): daemon_threads = True
 open('/tmp/conf', 'w').write('[req]\ndistinguished_name=dn\n[dn]\n')
@@ -51,7 +62,7 @@ print('ready', flush=True)
 Many(('', 8080), Says).serve_forever()
 "#;
 
-fn lab() -> Lab {
+pub fn lab() -> Lab {
     let lab = Lab::up();
     lab.apply(
         &serde_json::json!({
@@ -68,7 +79,7 @@ fn lab() -> Lab {
     lab
 }
 
-fn raw(lab: &Lab, path: &str) -> String {
+pub fn raw(lab: &Lab, path: &str) -> String {
     lab.kubectl(&["get", "--raw", path]).ok()
 }
 
@@ -166,23 +177,49 @@ fn a_nodes_kubelet_answers_through_the_api_server_and_any_upgrade_passes() {
     let mut first = String::new();
     BufReader::new(proxy.stdout.take().unwrap()).read_line(&mut first).unwrap();
     let address = first.trim().rsplit(' ').next().unwrap().to_owned();
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut stream = TcpStream::connect(&address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let path = "/api/v1/namespaces/default/pods/web:9000/proxy/talk";
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: parrot\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
+    let head = head_of(&mut stream);
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    stream.write_all(b"polly").unwrap();
+    let mut heard = [0; 5];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"polly");
+    websocket_echo(&address, path);
+    proxy.kill().unwrap();
+    proxy.wait().unwrap();
+}
+
+fn head_of(stream: &mut TcpStream) -> Vec<u8> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         stream.read_exact(&mut byte).unwrap();
         head.push(byte[0]);
     }
-    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
-    stream.write_all(b"polly").unwrap();
-    let mut heard = [0; 5];
+    head
+}
+
+/// RFC 6455's own example of a key, and a masked text there and an unmasked one back.
+fn websocket_echo(address: &str, path: &str) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let head = String::from_utf8(head_of(&mut stream)).unwrap();
+    assert!(head.starts_with("HTTP/1.1 101") && head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+    let mask = [1, 2, 3, 4];
+    let masked = b"hello".iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]);
+    let frame: Vec<u8> = [0x81, 0x80 | 5].into_iter().chain(mask).chain(masked).collect();
+    stream.write_all(&frame).unwrap();
+    let mut heard = [0; 7];
     stream.read_exact(&mut heard).unwrap();
-    assert_eq!(&heard, b"polly");
-    proxy.kill().unwrap();
-    proxy.wait().unwrap();
+    assert_eq!(&heard, b"\x81\x05hello");
 }

@@ -54,3 +54,44 @@ for _ in range(60):
     assert_eq!(lab.kubectl(&["get", "--raw", "/livez"]).ok(), "ok");
     assert_eq!(restarts(&lab, "kube-apiserver"), 0);
 }
+
+/// A role's pid and state, as status has them.
+fn standing(lab: &Lab, role: &str) -> (i64, String) {
+    let status = lab.status();
+    let roles = status["roles"].as_array().unwrap();
+    let found = roles.iter().find(|one| one["name"] == role).unwrap();
+    (found["pid"].as_i64().unwrap_or_default(), found["state"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_role_that_hangs_is_noticed_by_its_liveness_probe_and_restarted() {
+    let lab = Lab::up();
+    let manifest = "/etc/kubernetes/manifests/kube-scheduler.yaml";
+    let text = lab.on("control", &["cat", manifest]);
+    assert!(text.contains("livenessProbe:\n      failureThreshold: 8\n"), "as kubeadm has it: {text}");
+    let (first, _) = standing(&lab, "kube-scheduler");
+    // An administrator with less patience.
+    let quick = "s/failureThreshold: 8/failureThreshold: 3/;s/initialDelaySeconds: 10/initialDelaySeconds: 1/;\
+                 s/periodSeconds: 10/periodSeconds: 1/;s/timeoutSeconds: 15/timeoutSeconds: 4/";
+    lab.on("control", &["sed", "-i", quick, manifest]);
+    let soon = Duration::from_secs(60);
+    let before = eventually(soon, "the scheduler runs from the new manifest", || {
+        match standing(&lab, "kube-scheduler") {
+            (pid, state) if pid != first && pid != 0 && state == "ready" => Ok(pid),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    // The control: probed every second, one that answers is left alone.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(standing(&lab, "kube-scheduler"), (before, "ready".into()));
+    assert!(Command::new("kill").args(["-STOP", &before.to_string()]).status().unwrap().success());
+    eventually(soon, "status says that it does not answer", || match standing(&lab, "kube-scheduler") {
+        (pid, state) if pid == before && state == "unhealthy" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    eventually(soon, "another one serves", || match standing(&lab, "kube-scheduler") {
+        (pid, state) if pid != before && pid != 0 && state == "ready" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    lab.run("placed", "sleep 1000");
+}

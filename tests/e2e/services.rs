@@ -1,9 +1,9 @@
 //! The service network: the `kubernetes` address, rotation, affinity, node ports, UDP, DNS, policies.
 
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::kit::{Lab, eventually, lab::binary};
+use crate::kit::capture::{Capture, Segment};
+use crate::kit::{Lab, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -57,29 +57,6 @@ while True:
     )
 }
 
-/// Prints every first packet of a TCP connection that a host sees, with the interface.
-fn capture(lab: &Lab, host: &str) -> Child {
-    let program = "
-import socket, sys, time
-s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
-end = time.time() + 6
-s.settimeout(0.5)
-while time.time() < end:
-    try: p, a = s.recvfrom(65535)
-    except TimeoutError: continue
-    h = (p[0] & 15) * 4
-    if a[1] == 0x800 and p[9] == 6 and p[h + 13] & 0x12 == 2:
-        print(a[0], '%d.%d.%d.%d:%d' % (*p[16:20], p[h + 2] << 8 | p[h + 3]))
-";
-    let mut command: Command = lab.command(binary());
-    command.args(["exec", host, "--", "python3", "-u", "-c", program]);
-    command.stdout(Stdio::piped()).spawn().unwrap()
-}
-
-fn seen(capture: Child) -> String {
-    String::from_utf8_lossy(&capture.wait_with_output().unwrap().stdout).into_owned()
-}
-
 #[test]
 fn a_pod_reaches_the_api_server_by_name_and_only_while_the_rules_are_there() {
     let lab = Lab::up();
@@ -92,12 +69,22 @@ return u.urlopen(r, timeout=2, context=ssl.create_default_context(cafile=d + 'ca
     python(&lab, "vip", "node-1", &again(vip));
     says(&lab, "ask", "ok 200");
 
-    let (node, wire) = (capture(&lab, "node-1"), capture(&lab, "wire"));
-    let (node, wire) = (seen(node), seen(wire));
-    let on_veth = node.lines().any(|line| line.starts_with("veth") && line.ends_with(" 10.96.0.1:443"));
-    assert!(on_veth, "the pod's link carries the service's address:\n{node}");
-    assert!(wire.contains(" 198.51.100.2:6443"), "the wire carries the API server's address:\n{wire}");
-    assert!(!wire.contains("10.96.0.1"), "no service address leaves the node:\n{wire}");
+    let (node, wire) = (Capture::start(&lab, "node-1"), Capture::start(&lab, "wire"));
+    says(&lab, "ask", "ok 200");
+    let (node, wire) = (node.stop(), wire.stop());
+    let pod = lab.object(&["pod", "ask"])["status"]["podIP"].as_str().unwrap().to_owned();
+    let opened = |seen: &[Segment], to: &str| -> Vec<String> {
+        let to: std::net::SocketAddrV4 = to.parse().unwrap();
+        let new = seen.iter().filter(|one| one.opens && one.to == to);
+        new.map(|one| format!("{} {}", one.interface, one.from.ip())).collect()
+    };
+    let on_veth = opened(&node, "10.96.0.1:443");
+    assert!(
+        on_veth.iter().any(|seen| seen.starts_with("veth") && seen.ends_with(&pod)),
+        "the pod's link carries the service's address: {on_veth:?}"
+    );
+    assert!(!opened(&wire, "198.51.100.2:6443").is_empty(), "the wire carries the API server's");
+    assert_eq!(opened(&wire, "10.96.0.1:443"), Vec::<String>::new(), "no service address leaves the node");
 
     lab.minilab(&["stop", "kube-proxy@node-1"]).ok();
     says(&lab, "vip", "ok");

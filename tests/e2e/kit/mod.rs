@@ -1,5 +1,6 @@
 //! What the tests stand on: a lab of one's own, stock clients, waiting, and looking at processes.
 
+pub mod capture;
 pub mod clients;
 pub mod lab;
 pub mod process;
