@@ -4,6 +4,7 @@
 //! component; as `minilab` it is the command line. Everything else lives below.
 
 mod api;
+mod attack;
 mod cli;
 mod client;
 mod control;
@@ -32,6 +33,7 @@ const ROLES: &[(&str, Role)] = &[
     ("kube-network-policies", node::policy::run),
     ("containerd-shim", node::shim::run),
     ("pause", node::shim::pause),
+    ("attacker", attack::role::run),
     ("kubeadm", lab::kubeadm::run),
     ("minilab-keeper", lab::keeper::run),
     ("minilab-supervisor", lab::supervisor::run),

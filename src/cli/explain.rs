@@ -3,15 +3,26 @@
 
 use clap::Args;
 
-use super::{Answer, Outcome, Trouble};
-use crate::lab::paths::{KnownError, PATHS, PathInfo, Profile, SettingInfo, Settings, known_errors};
+use serde_json::{Value, json};
+
+use super::{Answer, Outcome, Output, Trouble};
+use crate::lab::paths::{
+    At, KnownError, Mode, PATHS, PathInfo, Profile, SettingInfo, Settings, known_errors, lesson,
+};
+use crate::lab::spec::Spec;
 use crate::lab::state::LabDir;
+use crate::lab::switch::Switch;
 
 #[derive(Args)]
 pub struct Explain {
     /// For example apiserver-to-kubelet, kubelet-access.read-only-port, or an error text in quotes
     #[arg(value_name = "PATH[.SETTING]|ERROR TEXT")]
     what: String,
+    /// Print only the read-only lines that tell the modes apart, for pasting on a cluster of your own
+    #[arg(long)]
+    probe: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 impl Explain {
@@ -23,12 +34,22 @@ impl Explain {
         let meant = |row: &&SettingInfo| setting.is_none_or(|setting| setting == row.name);
         let found = PATHS.iter().find(|row| row.name == path && row.settings.iter().any(|row| meant(&row)));
         let Some(path) = found else { return self.error(lab) };
-        let settings = match lab.exists() {
-            true => super::up::read_spec(lab)?.modes(),
-            false => Settings::of(Profile::Default),
-        };
-        println!("{}: {}", path.name, path.protects);
-        path.settings.iter().filter(meant).for_each(|row| print(path, row, &settings));
+        let rows: Vec<&SettingInfo> = path.settings.iter().filter(meant).collect();
+        match (self.probe, self.output.json()) {
+            (_, true) => super::print_json(&rows.iter().map(|row| in_json(path, row)).collect::<Vec<_>>())?,
+            (true, false) => rows.iter().for_each(|row| print_probe(path, row)),
+            (false, false) => {
+                let spec = match lab.exists() {
+                    true => super::up::read_spec(lab)?,
+                    false => Spec::new(&lab.name, 1, Profile::Default, 0),
+                };
+                println!("{}: {}", path.name, path.protects);
+                for row in rows {
+                    print(path, row, &spec.modes());
+                    print_difference(lab, &spec, row)?;
+                }
+            }
+        }
         Ok(Answer::Done)
     }
 }
@@ -81,4 +102,65 @@ fn print(path: &PathInfo, row: &SettingInfo, settings: &Settings) {
     for flag in row.flags {
         println!("  set in    {} {}: {} | {}", flag.role, flag.flag, flag.insecure, flag.hardened);
     }
+    let Some(lesson) = lesson(row.id) else { return };
+    println!("  who dials {}", lesson.dials);
+    println!("  to gain   {}", lesson.gains);
+    if !lesson.cis.is_empty() {
+        println!("  CIS       {}", lesson.cis);
+    }
+    println!("  probe     {}", lesson.probe.line);
+    println!(
+        "            insecure: {} | hardened: {}",
+        answers(lesson.probe.insecure),
+        answers(lesson.probe.hardened)
+    );
+}
+
+/// What switching it the other way changes, in the lab as it is.
+fn print_difference(lab: &LabDir, spec: &Spec, row: &SettingInfo) -> anyhow::Result<()> {
+    if !row.planned || !lab.exists() {
+        return Ok(());
+    }
+    let (verb, mode) = match spec.modes().hardened(row.id) {
+        true => ("soften", Mode::Insecure),
+        false => ("harden", Mode::Hardened),
+    };
+    let mut wanted = spec.modes();
+    wanted.set(row.id, mode);
+    println!("  {verb} would change");
+    Switch::to(spec, &wanted).show(lab)?.lines().for_each(|line| println!("    {line}"));
+    Ok(())
+}
+
+fn place(at: At) -> &'static str {
+    match at {
+        At::Control => "control",
+        At::Node => "node",
+        At::Kubectl => "kubectl",
+    }
+}
+
+fn answers(texts: &[&str]) -> String {
+    texts.join(" or ")
+}
+
+fn print_probe(path: &PathInfo, row: &SettingInfo) {
+    let Some(lesson) = lesson(row.id) else { return };
+    println!("# {}.{}, on: {}", path.name, row.name, place(lesson.probe.at));
+    println!("# insecure: {} | hardened: {}", answers(lesson.probe.insecure), answers(lesson.probe.hardened));
+    println!("{}", lesson.probe.line);
+}
+
+fn in_json(path: &PathInfo, row: &SettingInfo) -> Value {
+    let lesson = lesson(row.id);
+    let probe = lesson.map(|lesson| &lesson.probe);
+    json!({
+        "path": path.name, "setting": row.name, "protects": path.protects,
+        "insecure": row.insecure, "hardened": row.hardened, "attack": row.attack,
+        "dials": lesson.map(|lesson| lesson.dials), "gains": lesson.map(|lesson| lesson.gains),
+        "cis": lesson.map(|lesson| lesson.cis), "flags": row.flags,
+        "probe": probe.map(|probe| json!({
+            "at": place(probe.at), "line": probe.line, "insecure": probe.insecure, "hardened": probe.hardened,
+        })),
+    })
 }

@@ -3,6 +3,7 @@
 //! Data goes to standard output, progress and errors to standard error; every listing takes `-o json`,
 //! with camelCase fields that stay. The exit code says what kind of answer it was ([`Answer`]).
 
+mod attack;
 mod certs;
 mod doctor;
 mod down;
@@ -14,11 +15,15 @@ mod logs;
 mod node;
 mod paths;
 mod progress;
+mod report;
 mod roles;
 mod status;
+mod switch;
 mod table;
 mod up;
+mod verify;
 mod version;
+mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -103,6 +108,16 @@ enum LabCommand {
     Certs(certs::Certs),
     /// List the paths between control plane and nodes and how they are set
     Paths(paths::Paths),
+    /// Harden a path or one setting of the running lab
+    Harden(switch::Harden),
+    /// Make a path or one setting of the running lab insecure
+    Soften(switch::Soften),
+    /// Attack a path or one setting for real, and say what was seen
+    Attack(attack::Attack),
+    /// Run every attack against the settings as they are
+    Verify(verify::Verify),
+    /// Show what crosses the untrusted network, and what of it can be read
+    Wire(wire::Wire),
     /// Explain a path, or an error text: what it means, who attacks from where, what to try next
     Explain(explain::Explain),
 }
@@ -135,6 +150,8 @@ pub enum Answer {
     Failed,
     /// 2
     Usage,
+    /// 3: an expectation did not hold.
+    NotSo,
     /// 4
     NotRunning,
     /// 5: `doctor` says why.
@@ -149,6 +166,7 @@ impl From<Answer> for ExitCode {
             Answer::Done => 0,
             Answer::Failed => 1,
             Answer::Usage => 2,
+            Answer::NotSo => 3,
             Answer::NotRunning => 4,
             Answer::MachineCannot => 5,
             Answer::Of(code) => code,
@@ -261,6 +279,11 @@ fn dispatch(command: LabCommand, lab: &LabDir) -> Outcome {
         LabCommand::Logs(logs) => logs.run(lab),
         LabCommand::Certs(certs) => certs.run(lab),
         LabCommand::Paths(paths) => paths.run(lab),
+        LabCommand::Harden(harden) => harden.run(lab),
+        LabCommand::Soften(soften) => soften.run(lab),
+        LabCommand::Attack(attack) => attack.run(lab),
+        LabCommand::Verify(verify) => verify.run(lab),
+        LabCommand::Wire(wire) => wire.run(lab),
         LabCommand::Explain(explain) => explain.run(lab),
     }
 }

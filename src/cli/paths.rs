@@ -1,15 +1,19 @@
-//! `minilab paths`: the table of paths and settings, and how this lab has them.
+//! `minilab paths`: the table of paths and settings under the documentation's headings, and how this lab
+//! really has them.
 
 use clap::Args;
 use serde::Serialize;
 
 use super::{Answer, Outcome, Output, table};
-use crate::lab::paths::{Direction, FlagInfo, Mode, PATHS, PathInfo, Profile, Settings};
+use crate::lab::paths::{
+    Direction, FlagInfo, Mode, PATHS, PathInfo, Profile, Setting, SettingInfo, Settings, real_world,
+};
 use crate::lab::state::LabDir;
+use crate::lab::switch;
 
 #[derive(Args)]
 pub struct Paths {
-    /// Show what kubeadm 1.36 ships instead of this lab
+    /// Add what kubeadm, bare command lines, k0s and k3s do
     #[arg(long)]
     real: bool,
     #[command(flatten)]
@@ -26,71 +30,159 @@ struct PathRow {
     default: String,
     settings: Vec<SettingRow>,
     protects: &'static str,
+    lab: String,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SettingRow {
     name: &'static str,
-    mode: Mode,
+    /// `insecure`, `partial`, `hardened`, or `custom` where somebody's edit decides.
+    mode: String,
+    /// Files and objects that are not as the last switch left them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    edited: Vec<String>,
+    /// What keeps an attacker out now, or what lets one in.
+    protects: &'static str,
     insecure: &'static str,
     hardened: &'static str,
+    real: Vec<Ships>,
     flags: &'static [FlagInfo],
+}
+
+/// What somebody's cluster has for a setting.
+#[derive(Serialize)]
+struct Ships {
+    who: &'static str,
+    mode: Mode,
 }
 
 impl Paths {
     pub fn run(self, lab: &LabDir) -> Outcome {
-        if !lab.exists() && !self.real {
+        if !lab.exists() {
             eprintln!("lab {} does not exist; this is what kubeadm ships, which `up` starts from", lab.name);
         }
-        let settings = match lab.exists() && !self.real {
-            true => super::up::read_spec(lab)?.modes(),
-            false => Settings::of(Profile::Default),
+        let (settings, live) = match lab.exists() {
+            true => {
+                let spec = super::up::read_spec(lab)?;
+                (spec.modes(), switch::look(lab, &spec)?)
+            }
+            false => (Settings::of(Profile::Default), Vec::new()),
         };
-        let rows: Vec<PathRow> = PATHS.iter().map(|path| row(path, &settings)).collect();
-        if self.output.json() {
-            super::print_json(&rows)?;
-            return Ok(Answer::Done);
+        let edited = |setting: Setting| {
+            let found = live.iter().find(|live| live.setting == setting);
+            found.map(|live| live.custom.clone()).unwrap_or_default()
+        };
+        let rows: Vec<PathRow> = PATHS.iter().map(|path| row(path, &settings, &edited, &lab.name)).collect();
+        match self.output.json() {
+            true => super::print_json(&rows)?,
+            false => self.print(&rows)?,
         }
-        let lines = rows.iter().flat_map(|path| {
-            path.settings.iter().map(|setting| {
-                let now = if setting.mode == Mode::Insecure { setting.insecure } else { setting.hardened };
-                vec![format!("{}.{}", path.name, setting.name), setting.mode.to_string(), now.to_owned()]
-            })
-        });
-        table::print(&["SETTING", "MODE", "WHICH MEANS"], lines)?;
         Ok(Answer::Done)
+    }
+
+    /// As the documentation heads its page: Node to Control Plane, Control Plane to Node.
+    fn print(&self, rows: &[PathRow]) -> anyhow::Result<()> {
+        let headings = [
+            (Direction::NodeToControlPlane, "Node to Control Plane"),
+            (Direction::WithinControlPlane, "Within the Control Plane"),
+            (Direction::ControlPlaneToNode, "Control Plane to Node"),
+        ];
+        for (at, (direction, heading)) in headings.into_iter().enumerate() {
+            println!("{}{heading}", if at > 0 { "\n" } else { "" });
+            let paths = rows.iter().filter(|path| path.direction == direction);
+            let lines =
+                paths.flat_map(|path| path.settings.iter().map(move |setting| self.line(path, setting)));
+            let heads: &[&str] = match self.real {
+                true => &["SETTING", "MODE", "KUBEADM", "BARE FLAGS", "K0S", "K3S", "NOW"],
+                false => &["SETTING", "MODE", "NOW"],
+            };
+            table::print(heads, lines)?;
+        }
+        for (path, setting) in rows.iter().flat_map(|path| path.settings.iter().map(move |one| (path, one))) {
+            for place in &setting.edited {
+                println!("custom: {}.{} by an edit of {place}", path.name, setting.name);
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&self, path: &PathRow, setting: &SettingRow) -> Vec<String> {
+        let mut cells = vec![format!("{}.{}", path.name, setting.name), setting.mode.clone()];
+        if self.real {
+            cells.extend(setting.real.iter().map(|ships| ships.mode.to_string()));
+        }
+        cells.push(setting.protects.to_owned());
+        cells
     }
 }
 
-fn row(path: &'static PathInfo, settings: &Settings) -> PathRow {
+fn row(
+    path: &'static PathInfo,
+    settings: &Settings,
+    edited: &dyn Fn(Setting) -> Vec<String>,
+    lab: &str,
+) -> PathRow {
     let default = Settings::of(Profile::Default);
+    let rows: Vec<SettingRow> = path
+        .settings
+        .iter()
+        .map(|setting| setting_row(setting, settings.mode(setting.id), edited(setting.id)))
+        .collect();
     PathRow {
         name: path.name,
         direction: path.direction,
-        mode: overall(path, settings),
-        default: overall(path, &default),
-        settings: path
-            .settings
-            .iter()
-            .map(|setting| SettingRow {
-                name: setting.name,
-                mode: settings.mode(setting.id),
-                insecure: setting.insecure,
-                hardened: setting.hardened,
-                flags: setting.flags,
-            })
-            .collect(),
+        mode: overall(rows.iter().map(|row| row.mode.as_str())),
+        default: overall(
+            path.settings.iter().map(|row| default.mode(row.id).to_string()).collect::<Vec<_>>().iter(),
+        ),
+        settings: rows,
         protects: path.protects,
+        lab: lab.to_owned(),
     }
 }
 
-/// One word for a path: its settings' common mode, or `mixed`.
-fn overall(path: &PathInfo, settings: &Settings) -> String {
-    let mut modes = path.settings.iter().map(|setting| settings.mode(setting.id));
-    let first = modes.next();
-    match first {
-        Some(mode) if modes.all(|other| other == mode) => mode.to_string(),
-        _ => "mixed".into(),
+fn setting_row(setting: &'static SettingInfo, mode: Mode, edited: Vec<String>) -> SettingRow {
+    let contained = setting.id == Setting::ProxyTransport && mode == Mode::Hardened;
+    SettingRow {
+        name: setting.name,
+        mode: match (edited.is_empty(), contained) {
+            (false, _) => "custom".into(),
+            // Nothing makes this safe; the tunnel only keeps it off the wire.
+            (true, true) => "contained".into(),
+            (true, false) => mode.to_string(),
+        },
+        edited,
+        protects: if mode == Mode::Insecure { setting.insecure } else { setting.hardened },
+        insecure: setting.insecure,
+        hardened: setting.hardened,
+        real: real_world(setting).map(|(who, mode)| Ships { who, mode }).into(),
+        flags: setting.flags,
+    }
+}
+
+/// One word for a path: its settings' common mode, `custom` where an edit decides one, or `mixed`.
+fn overall(modes: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let mut common: Option<String> = None;
+    for mode in modes {
+        match &common {
+            _ if mode.as_ref() == "custom" => return "custom".into(),
+            Some(first) if first != mode.as_ref() => common = Some("mixed".into()),
+            Some(_) => {}
+            None => common = Some(mode.as_ref().to_owned()),
+        }
+    }
+    common.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_word_says_whether_a_paths_settings_agree() {
+        assert_eq!(overall(["hardened", "hardened"]), "hardened");
+        assert_eq!(overall(["hardened", "insecure", "insecure"]), "mixed");
+        assert_eq!(overall(["hardened", "custom"]), "custom");
     }
 }

@@ -62,19 +62,21 @@ pub fn render(contents: &Contents, material: &Material) -> Result<String, FilesE
         Contents::Certificate(name) | Contents::PublicKey(name) => named(material.certificate(name), name),
         Contents::Key(name) => named(material.key(name), name),
         Contents::Kubeconfig(file) => Ok(kubeconfig::inside(file, material)?),
+        Contents::OwnKubeconfig { server, trust, certificate } => {
+            Ok(kubeconfig::own(server, *trust, certificate, material)?)
+        }
     }
 }
 
 /// Brings every host's files to what the plan says.
 pub fn apply(lab: &LabDir, plan: &Plan, material: &Material) -> Result<Applied, FilesError> {
-    let record = lab.state.join("applied.json");
-    let mut digests: BTreeMap<String, String> =
-        std::fs::read(&record).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let mut record = Record::read(lab);
+    let digests = &mut record.digests;
     let mut applied = Applied::default();
     for host in &plan.hosts {
         let tree = Tree::of(lab, &host.name)?;
         for file in &host.files {
-            let key = format!("{}:{}", host.name, file.path.display());
+            let key = key(&host.name, &file.path);
             let body = render(&file.contents, material)?;
             let (now, wanted) = (tree.read(&file.path)?.map(|bytes| digest(&bytes)), digest(body.as_bytes()));
             if now.as_ref() == Some(&wanted) {
@@ -88,9 +90,39 @@ pub fn apply(lab: &LabDir, plan: &Plan, material: &Material) -> Result<Applied, 
             }
         }
     }
-    let digests = serde_json::to_vec(&digests).expect("a map of strings has a JSON form");
-    lab.write(&record, 0o600, &digests)?;
+    record.save(lab)?;
     Ok(applied)
+}
+
+fn key(host: &str, path: &Path) -> String {
+    format!("{host}:{}", path.display())
+}
+
+/// What the plan last wrote into each file, so that an edit is told from it.
+#[derive(Debug, Default)]
+pub struct Record {
+    digests: BTreeMap<String, String>,
+}
+
+impl Record {
+    pub fn read(lab: &LabDir) -> Record {
+        let kept = std::fs::read(lab.state.join("applied.json")).ok();
+        let digests = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Record { digests }
+    }
+
+    /// Notes what a file was to be; nothing when it is no more.
+    pub fn note(&mut self, host: &str, path: &Path, body: Option<&str>) {
+        match body {
+            Some(body) => self.digests.insert(key(host, path), digest(body.as_bytes())),
+            None => self.digests.remove(&key(host, path)),
+        };
+    }
+
+    pub fn save(&self, lab: &LabDir) -> Result<(), StateError> {
+        let digests = serde_json::to_vec(&self.digests).expect("a map of strings has a JSON form");
+        lab.write(&lab.state.join("applied.json"), 0o600, &digests)
+    }
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -132,8 +164,21 @@ impl Tree {
         Ok(Some(bytes))
     }
 
+    /// Removes a file; one that is not there is as good.
+    pub fn remove(&self, path: &Path) -> Result<(), FilesError> {
+        let gone = || {
+            let parent = self.directory(path.parent().unwrap_or(Path::new("/")))?;
+            let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+            match unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => Ok(()),
+                Err(errno) => Err(errno.into()),
+            }
+        };
+        gone().map_err(|source| FilesError::Write { host: self.host.clone(), path: path.to_owned(), source })
+    }
+
     /// Writes a planned file in one step.
-    fn write(&self, file: &PlannedFile, bytes: &[u8]) -> Result<(), FilesError> {
+    pub fn write(&self, file: &PlannedFile, bytes: &[u8]) -> Result<(), FilesError> {
         self.write_whole(file, bytes).map_err(|source| FilesError::Write {
             host: self.host.clone(),
             path: file.path.clone(),

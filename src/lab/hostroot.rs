@@ -23,6 +23,7 @@ pub const LINKS: &[&str] = &[
     "coredns",
     "kube-network-policies",
     "kubeadm",
+    "attacker",
     "containerd-shim",
     "pause",
 ];

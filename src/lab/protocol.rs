@@ -11,8 +11,12 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -70,6 +74,13 @@ pub enum Request {
     },
     /// The plan on disk is another: hosts that it has and the lab has not start, others end.
     Replan,
+    /// Files are about to change: until this caller has gone, no changed manifest turns a role by itself.
+    Hold,
+    /// Files have changed and the plan on disk is another: goes by it, and restarts these roles, `ROLE@HOST`.
+    /// Roles that somebody stopped stay stopped. Answered when all that turned serve again.
+    Turn {
+        restart: Vec<String>,
+    },
     /// Runs a command in a host, on the descriptors that come along or on a terminal of its own.
     Exec(Exec),
 }
@@ -240,6 +251,22 @@ impl Control {
     pub fn ask(&self, request: &Request) -> Result<Reply, ProtocolError> {
         send(&self.socket, request)?;
         Ok(receive(&self.socket)?.0)
+    }
+
+    /// Asks, and waits for the answer for so long; nothing when there was none.
+    pub fn ask_within(&self, request: &Request, limit: Duration) -> Result<Option<Reply>, ProtocolError> {
+        send(&self.socket, request)?;
+        let deadline = Instant::now() + limit;
+        let mut waiting = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match poll(&mut waiting, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                Ok(0) => return Ok(None),
+                Ok(_) => return Ok(Some(receive(&self.socket)?.0)),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(ProtocolError::Transfer { source: errno.into() }),
+            }
+        }
     }
 
     /// The lab's state, with pids as the machine numbers them.

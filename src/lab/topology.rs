@@ -184,6 +184,7 @@ mod tests {
             kind,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            grown: Vec::new(),
             files: Vec::new(),
             roles: Vec::new(),
         }

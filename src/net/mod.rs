@@ -7,6 +7,7 @@ mod danger;
 mod dial;
 mod go_text;
 mod gulps;
+mod hello;
 mod listen;
 mod records;
 mod serve;
@@ -14,6 +15,7 @@ mod tls;
 
 pub use dial::{BoxStream, Dial, DialError, Direct, Given, TlsDialer};
 pub use go_text::{go_text, io_text};
+pub use hello::client_hello;
 pub use listen::{bind, bind_udp, inherit};
 pub use records::Records;
 pub use serve::{Peer, Server};

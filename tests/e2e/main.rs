@@ -7,12 +7,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where and stop")]
 
 mod accounts;
+mod attacks;
 mod audit;
 mod certificates;
 mod clients;
 mod front_door;
 mod hostile;
 mod hosts;
+mod inside;
 mod join;
 mod kills;
 mod kit;
@@ -24,9 +26,11 @@ mod machine;
 mod node_files;
 mod pod_life;
 mod pods;
+mod probes;
 mod proxy;
 mod proxy_wire;
 mod roles;
 mod service_kinds;
 mod services;
 mod streams;
+mod switch;

@@ -18,22 +18,18 @@ use anyhow::Context;
 use clap::Parser;
 use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Client, Error};
+use kube::Client;
+use kube::api::{Api, ListParams};
 use serde_json::Value;
-use tracing::{debug, info};
+use tracing::info;
 
-use crate::client::Backoff;
+use super::objects::put;
 
 const SUPER_ADMIN: &str = "/etc/kubernetes/super-admin.conf";
 const ADDONS: &str = "/etc/kubernetes/addons";
 
 /// How long the first nodes are waited for; a control plane without nodes gets its addons all the same.
 const LONGEST_JOIN: Duration = Duration::from_secs(2);
-
-/// How long the API may refuse what it needs a moment for (its own namespaces and roles at first start).
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The flags of `kubeadm init` and `join` that this part of it reads.
 #[derive(Parser)]
@@ -144,53 +140,6 @@ fn manifests(directory: &Path) -> anyhow::Result<Vec<Value>> {
 async fn all(client: &Client, manager: &str, objects: &[Value]) -> anyhow::Result<()> {
     try_join_all(objects.iter().map(|object| put(client, manager, object))).await?;
     Ok(())
-}
-
-/// Creates an object, or brings the one that is there to the same contents.
-async fn put(client: &Client, manager: &str, object: &Value) -> anyhow::Result<()> {
-    let object: DynamicObject = serde_json::from_value(object.clone())?;
-    let types = object.types.clone().context("an object without apiVersion and kind")?;
-    let name = object.metadata.name.clone().context("an object without a name")?;
-    let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(&types)?);
-    let api: Api<DynamicObject> = match &object.metadata.namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    };
-    let (until, mut backoff) = (Instant::now() + PATIENCE, Backoff::new());
-    loop {
-        let outcome = put_once(&api, manager, &name, &object).await;
-        match outcome {
-            Err(error) if passes(&error) && Instant::now() < until => {
-                debug!(kind = types.kind, name, %error, "Not accepted yet");
-                backoff.wait().await;
-            }
-            outcome => return outcome.with_context(|| format!("put {} {name}", types.kind)),
-        }
-    }
-}
-
-async fn put_once(
-    api: &Api<DynamicObject>,
-    manager: &str,
-    name: &str,
-    object: &DynamicObject,
-) -> Result<(), Error> {
-    let create = PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() };
-    match api.create(&create, object).await {
-        Err(Error::Api(status)) if status.code == 409 => {
-            let merge = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-            api.patch(name, &merge, &Patch::Merge(object)).await.map(drop)
-        }
-        outcome => outcome.map(drop),
-    }
-}
-
-/// What an API server that has only just started may answer and will not answer for long.
-fn passes(error: &Error) -> bool {
-    match error {
-        Error::Api(status) => matches!(status.code, 403 | 404 | 429 | 500..),
-        _ => true,
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::material::Material;
 use super::plan::{Credential, Kubeconfig, Trust};
+use crate::client;
 
 pub use user::{UserFiles, remove_if_empty};
 
@@ -51,6 +52,27 @@ pub fn inside(file: &Kubeconfig, material: &Material) -> Result<String, Kubeconf
         user_body: user(&file.credential, material)?,
     };
     Ok(yaml(&entry.alone()))
+}
+
+/// The kubeconfig a kubelet writes for itself: the cluster it was told of, its certificate by a link.
+pub fn own(
+    server: &str,
+    trust: Trust,
+    certificate: &str,
+    material: &Material,
+) -> Result<String, KubeconfigError> {
+    let ca = material.certificate("ca").ok_or_else(|| missing("ca"))?;
+    let cluster = client::Cluster {
+        certificate_authority_data: (trust == Trust::ClusterCa).then(|| BASE64_STANDARD.encode(ca)),
+        insecure_skip_tls_verify: trust == Trust::Skipped,
+        server: server.to_owned(),
+        ..client::Cluster::default()
+    };
+    let link = Some(certificate.to_owned());
+    let user = client::User { client_certificate: link.clone(), client_key: link, ..client::User::default() };
+    let file =
+        client::Kubeconfig::single("default-context", "default-cluster", "default-auth", cluster, user);
+    Ok(file.to_yaml())
 }
 
 /// The user's way in: context `minilab-NAME` on the machine's loopback, as kubeadm's administrator.

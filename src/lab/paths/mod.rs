@@ -5,6 +5,7 @@
 //! decided in [`super::plan`], and nowhere else does the program ask whether something is insecure.
 
 mod errors;
+mod lessons;
 mod table;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use errors::{KnownError, known_errors};
+pub use lessons::{At, lesson};
 pub use table::PATHS;
 
 /// How a setting is set.
@@ -183,6 +185,28 @@ impl Settings {
         self.mode(setting) == Mode::Insecure
     }
 
+    /// Sets this setting and no other.
+    pub fn put(&mut self, setting: Setting, mode: Mode) {
+        self.changes.insert(setting, mode);
+    }
+
+    /// Sets a setting, and those that cannot be without it: what is proxied is contained only inside a tunnel.
+    pub fn set(&mut self, setting: Setting, mode: Mode) {
+        self.changes.insert(setting, mode);
+        match (setting, mode) {
+            (Setting::ProxyTransport, Mode::Hardened) => self.changes.insert(Setting::EgressTunnel, mode),
+            (Setting::EgressTunnel, Mode::Insecure) => self.changes.insert(Setting::ProxyTransport, mode),
+            _ => None,
+        };
+    }
+
+    /// What departs from the profile, by name: the form `lab.yaml` keeps.
+    pub fn departures(&self) -> BTreeMap<String, Mode> {
+        let departs =
+            |(setting, mode): &(&Setting, &Mode)| in_profile(self.profile, info(**setting)) != **mode;
+        self.changes.iter().filter(departs).map(|(setting, mode)| (name(*setting), *mode)).collect()
+    }
+
     /// The settings chosen away from kubeadm's value whose part is not there yet.
     pub fn unplanned(&self) -> Vec<String> {
         let waiting = |(_, setting): &(&PathInfo, &SettingInfo)| {
@@ -202,6 +226,22 @@ fn in_profile(profile: Profile, setting: &SettingInfo) -> Mode {
     }
 }
 
+/// What clusters people meet have for a setting: kubeadm 1.36, bare command lines, k0s and k3s as installed.
+pub fn real_world(setting: &SettingInfo) -> [(&'static str, Mode); 4] {
+    // k0s ships Konnectivity with agents' tokens and verifies kubelets' certificates, which its own
+    // controller approves by the Node object (`pkg/component/controller/{konnectivity,apiserver}.go`); k3s
+    // verifies its kubelets with certificates its own server issues to who holds the node's password
+    // (`pkg/daemons/control/deps`, `pkg/server/router.go`), and tunnels by its own agents' WebSockets.
+    let (k0s, k3s) = match setting.id {
+        Setting::ToKubeletCa | Setting::ToKubeletServing => (Mode::Hardened, Mode::Hardened),
+        Setting::ToKubeletApproval => (Mode::Partial, Mode::Partial),
+        Setting::EgressTunnel | Setting::ProxyTransport => (Mode::Hardened, Mode::Hardened),
+        Setting::EgressAgent => (Mode::Hardened, Mode::Hardened),
+        _ => (setting.real, setting.real),
+    };
+    [("kubeadm", setting.real), ("bare flags", setting.bare), ("k0s", k0s), ("k3s", k3s)]
+}
+
 /// Every setting with its path, in the table's order.
 pub fn rows() -> impl Iterator<Item = (&'static PathInfo, &'static SettingInfo)> {
     PATHS.iter().flat_map(|path| path.settings.iter().map(move |setting| (path, setting)))
@@ -210,6 +250,32 @@ pub fn rows() -> impl Iterator<Item = (&'static PathInfo, &'static SettingInfo)>
 /// The row of a setting.
 pub fn info(setting: Setting) -> &'static SettingInfo {
     rows().map(|(_, row)| row).find(|row| row.id == setting).expect("a test finds every setting in the table")
+}
+
+/// `kubelet-access.read-only-port`.
+pub fn name(setting: Setting) -> String {
+    let (path, row) =
+        rows().find(|(_, row)| row.id == setting).expect("a test finds every setting in the table");
+    format!("{}.{}", path.name, row.name)
+}
+
+/// The rows a word means: one setting (`PATH.SETTING`), or all of a path.
+pub fn meant(word: &str) -> Result<Vec<&'static SettingInfo>, UnknownSetting> {
+    match PATHS.iter().find(|path| path.name == word) {
+        Some(path) => Ok(path.settings.iter().collect()),
+        None => find(word).map(|(_, row)| vec![row]),
+    }
+}
+
+impl Mode {
+    /// How far it is closed: more is closer.
+    pub fn rank(self) -> u8 {
+        match self {
+            Self::Insecure => 0,
+            Self::Partial => 1,
+            Self::Hardened => 2,
+        }
+    }
 }
 
 /// The row named `path.setting`.
@@ -280,12 +346,20 @@ mod tests {
 
     #[test]
     fn bare_command_lines_are_never_safer_than_kubeadm() {
-        let rank = |mode| match mode {
-            Mode::Insecure => 0,
-            Mode::Partial => 1,
-            Mode::Hardened => 2,
-        };
-        assert!(rows().all(|(_, row)| rank(row.bare) <= rank(row.real)));
+        assert!(rows().all(|(_, row)| row.bare.rank() <= row.real.rank()));
+    }
+
+    #[test]
+    fn what_is_set_back_to_the_profile_departs_no_more_and_the_tunnel_goes_with_what_it_holds() {
+        let mut settings = Settings::of(Profile::Default);
+        settings.set(Setting::ProxyTransport, Mode::Hardened);
+        assert!(settings.hardened(Setting::EgressTunnel));
+        settings.set(Setting::EgressTunnel, Mode::Insecure);
+        assert!(settings.insecure(Setting::ProxyTransport));
+        assert!(settings.departures().is_empty());
+        assert_eq!(meant("kubelet-access").unwrap().len(), 4);
+        assert_eq!(meant("kubelet-access.grants").unwrap()[0].id, Setting::KubeletGrants);
+        assert!(meant("kubelet-access.").is_err());
     }
 
     #[test]

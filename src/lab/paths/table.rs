@@ -456,7 +456,7 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "the marker page",
                 defeated: "403",
                 flags: &[flag("object", "ClusterRole/system:aggregate-to-edit", "with */proxy", "without")],
-                planned: false,
+                planned: true,
             },
         ],
     },

@@ -70,6 +70,7 @@ fn wire() -> HostPlan {
         addresses: vec![in_its_net(BALANCER), in_its_net(NODE_GATEWAY)],
         gateway: None::<IpAddr>,
         files: Vec::new(),
+        grown: Vec::new(),
         roles: Vec::new(),
     }
 }
@@ -82,6 +83,7 @@ fn switch() -> HostPlan {
         addresses: Vec::new(),
         gateway: None,
         files: Vec::new(),
+        grown: Vec::new(),
         roles: Vec::new(),
     }
 }
@@ -101,8 +103,9 @@ mod tests {
             for role in &host.roles {
                 text += &format!("--- role {}\n{}", role.name, yaml(&role));
             }
-            for file in &host.files {
-                text += &format!("--- file {} {:04o}\n", file.path.display(), file.mode);
+            let all = host.files.iter().map(|file| ("file", file));
+            for (what, file) in all.chain(host.grown.iter().map(|file| ("grown", file))) {
+                text += &format!("--- {what} {} {:04o}\n", file.path.display(), file.mode);
                 text += &match &file.contents {
                     Contents::Text(body) | Contents::Template(body) => body.clone(),
                     named => yaml(&named),

@@ -52,6 +52,7 @@ pub fn host(settings: &Settings, nodes: &[usize], objects: &[Value]) -> HostPlan
         addresses: vec![in_its_net(CONTROL)],
         gateway: Some(BALANCER.into()),
         files,
+        grown: Vec::new(),
         roles,
     }
 }
@@ -317,6 +318,18 @@ anonymous:
   - path: /healthz
   - path: /api/v1/namespaces/kube-public/configmaps/cluster-info
 ";
+
+/// The ConfigMap in which kubeadm keeps, for nodes that join, the kubelet's part of such a file.
+pub fn kubelet_defaults(kubeadm_config: &str) -> Option<Value> {
+    let (_, kubelet) = kubeadm_config.rsplit_once("\n---\n")?;
+    let tree: Value = serde_yaml_ng::from_str(kubelet).ok()?;
+    Some(serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "kubelet-config", "namespace": "kube-system"},
+        "data": {"kubelet": serde_yaml_ng::to_string(&tree).ok()?},
+    }))
+}
 
 /// What `kubeadm init --config` was given, and so what it writes into the cluster.
 fn kubeadm_config(settings: &Settings) -> String {

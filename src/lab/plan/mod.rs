@@ -8,6 +8,8 @@
 mod approver;
 mod build;
 mod control;
+mod difference;
+mod edit_role;
 mod manifest;
 mod node;
 mod objects;
@@ -22,6 +24,7 @@ use serde_json::Value;
 pub use build::{BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_SERVICE, KUBERNETES_VERSION, endpoint, plan};
 #[cfg(test)]
 pub use control::KUBEADM_CONFIG;
+pub use difference::{Difference, Direction, FileChange, ObjectChange, RoleChange, Turn};
 
 /// A whole lab.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +63,10 @@ pub struct HostPlan {
     /// Where everything else goes; the wire itself has no way out.
     pub gateway: Option<IpAddr>,
     pub files: Vec<PlannedFile>,
+    /// What its roles write themselves (a kubelet its kubeconfig, `kubeadm join` its configuration), as it is
+    /// to be once they have: a switch changes it, `up` does not make it.
+    #[serde(default)]
+    pub grown: Vec<PlannedFile>,
     pub roles: Vec<RolePlan>,
 }
 
@@ -98,6 +105,9 @@ pub enum Contents {
     PublicKey(String),
     /// A kubeconfig with everything embedded.
     Kubeconfig(Kubeconfig),
+    /// The kubeconfig a kubelet writes after TLS bootstrapping, which names its certificate by a link.
+    #[serde(rename_all = "camelCase")]
+    OwnKubeconfig { server: String, trust: Trust, certificate: String },
 }
 
 /// A kubeconfig to be rendered, named as kubeadm names its parts.

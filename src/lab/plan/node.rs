@@ -39,7 +39,13 @@ pub fn host(number: usize, settings: &Settings, joining: Option<Joining>) -> Hos
     // What a joining node has to find out for itself, others are given.
     let provisioned =
         vec![ca, kubelet_credential(settings), text(KUBELET_CONFIG, 0o600, kubelet_config(settings))];
-    let mut files = if joining.is_some() { Vec::new() } else { provisioned };
+    let (mut files, mut grown) = match joining.is_some() {
+        true => (Vec::new(), provisioned),
+        false => (provisioned, Vec::new()),
+    };
+    if !settings.insecure(Setting::NodeCredential) {
+        grown.push(own_kubeconfig(settings));
+    }
     files.extend([
         template(JOIN_CONFIG, join_config(&name, address, pinned)),
         text(KUBELET_FLAGS, 0o644, flags),
@@ -51,17 +57,27 @@ pub fn host(number: usize, settings: &Settings, joining: Option<Joining>) -> Hos
         addresses: vec![in_its_net(address)],
         gateway: Some(NODE_GATEWAY.into()),
         files,
+        grown,
         roles: roles(&name, settings, joining.is_some()),
         name,
     }
 }
 
-/// A node's kubeconfig: it trusts as `node-to-apiserver.ca` says.
+/// Whom a node's kubeconfigs believe, as `node-to-apiserver.ca` says.
+fn trust(settings: &Settings) -> Trust {
+    if settings.insecure(Setting::NodeCa) { Trust::Skipped } else { Trust::ClusterCa }
+}
+
+/// What the kubelet makes of its bootstrap kubeconfig once it has a certificate.
+fn own_kubeconfig(settings: &Settings) -> PlannedFile {
+    let certificate = "/var/lib/kubelet/pki/kubelet-client-current.pem".into();
+    let contents = Contents::OwnKubeconfig { server: super::endpoint(), trust: trust(settings), certificate };
+    PlannedFile { path: PathBuf::from(KUBELET_CONF), mode: 0o600, contents }
+}
+
+/// A node's kubeconfig.
 fn conf(path: &str, user: &str, credential: Credential, settings: &Settings) -> PlannedFile {
-    let trust = match settings.insecure(Setting::NodeCa) {
-        true => Trust::Skipped,
-        false => Trust::ClusterCa,
-    };
+    let trust = trust(settings);
     let kubeconfig = Kubeconfig { server: super::endpoint(), user: user.into(), trust, credential };
     PlannedFile { path: PathBuf::from(path), mode: 0o600, contents: Contents::Kubeconfig(kubeconfig) }
 }

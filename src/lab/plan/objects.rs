@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use super::approver;
+use super::edit_role::edit_role;
 use crate::lab::paths::{Setting, Settings};
 
 /// The namespace of the lab's own accounts.
@@ -18,15 +19,12 @@ pub fn asked_for(settings: &Settings) -> Vec<Value> {
         monitoring_role(settings),
         binding("minilab:monitoring", "minilab:monitoring", subject_account("monitoring")),
     ];
-    let legacy = settings.insecure(Setting::PodToken);
-    let admin = settings.insecure(Setting::PodRbac);
-    if legacy || admin {
-        objects.push(account("phone-home"));
-    }
-    if legacy {
+    objects.push(account("phone-home"));
+    objects.push(edit_role(settings));
+    if settings.insecure(Setting::PodToken) {
         objects.push(legacy_token());
     }
-    if admin {
+    if settings.insecure(Setting::PodRbac) {
         objects.push(binding("minilab:phone-home", "cluster-admin", subject_account("phone-home")));
     }
     if approver::wanted(settings) {

@@ -81,6 +81,8 @@ pub struct Supervisor {
     /// Who waits for which host's end.
     pub(super) unplugged: Vec<(String, Caller)>,
     pub(super) sessions: BTreeMap<u64, (Caller, String)>,
+    /// Who is changing files: manifests are not heeded until it has gone.
+    pub(super) held: Option<u64>,
     pub(super) next_id: u64,
     /// Set when everything is to end.
     pub(super) ending: Option<Instant>,
@@ -111,6 +113,7 @@ impl Supervisor {
             waiters: Vec::new(),
             unplugged: Vec::new(),
             sessions: BTreeMap::new(),
+            held: None,
             next_id: 1,
             ending: None,
         })
@@ -144,6 +147,7 @@ impl Supervisor {
             }
             self.advance();
             self.answer_waiters();
+            self.forget_leaving();
             self.report_up();
         }
         callers.abort();

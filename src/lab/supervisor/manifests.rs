@@ -53,6 +53,9 @@ impl Supervisor {
 
     /// Restarts, stops and starts roles whose manifests changed.
     pub(super) fn read_manifests(&mut self) {
+        if self.held.is_some() {
+            return;
+        }
         for at in 0..self.roles.len() {
             let role = &self.roles[at];
             let Some(path) = role.plan.command.watched() else { continue };

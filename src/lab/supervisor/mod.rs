@@ -9,6 +9,7 @@ mod events;
 mod hosts;
 mod liveness;
 mod manifests;
+mod replan;
 mod reports;
 mod requests;
 mod role;

@@ -2,7 +2,6 @@
 
 use std::os::fd::OwnedFd;
 
-use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -13,7 +12,6 @@ use super::hosts;
 use super::role::Input;
 use super::start::Role;
 use crate::lab::order::{Order, Run};
-use crate::lab::plan::Plan;
 use crate::lab::protocol::{Exec, Reply, Request, RoleStatus, Status};
 
 /// A role that ends this often after it was asked to serve will not.
@@ -46,6 +44,11 @@ impl Supervisor {
                 };
                 caller.answer(&reply, None);
             }
+            Request::Hold => {
+                self.held = Some(caller.id);
+                caller.answer(&Reply::Done, None);
+            }
+            Request::Turn { restart } => self.turn_over(&restart, caller),
             Request::HostStart { host } => {
                 let reply = match self.start_host(&host) {
                     Ok(()) => Reply::Done,
@@ -67,63 +70,13 @@ impl Supervisor {
         }
     }
 
-    fn start_host(&mut self, host: &str) -> Result<(), SupervisorError> {
+    pub(super) fn start_host(&mut self, host: &str) -> Result<(), SupervisorError> {
         if self.hosts.get(host).is_some() {
             return Ok(());
         }
         self.hosts.start(host)?;
         self.listen_to(host);
         self.hosts.connect(&[host])
-    }
-
-    /// Takes in the plan on disk: nodes that come start with their roles, nodes that go have their plug pulled.
-    fn replan(&mut self) -> anyhow::Result<()> {
-        let path = self.lab.plan_file();
-        let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        let plan: Plan =
-            serde_json::from_slice(&bytes).with_context(|| format!("read {}", path.display()))?;
-        let changed = self.hosts.replan(&plan);
-        for host in &changed.go {
-            for at in
-                (0..self.roles.len()).filter(|at| self.roles[*at].plan.host == *host).collect::<Vec<_>>()
-            {
-                self.step(at, Input::Stop);
-            }
-            if let Some(running) = self.hosts.get(host) {
-                kill(Pid::from_raw(running.pid), Signal::SIGKILL).context("pull the plug")?;
-            }
-        }
-        self.forget_roles(&changed.go);
-        for host in &changed.come {
-            let fresh = plan.roles().filter(|role| role.host == *host);
-            self.roles.extend(fresh.map(|role| Role::new(role.clone())));
-            self.start_host(host).map_err(|error| anyhow::anyhow!(text(&error)))?;
-        }
-        Ok(())
-    }
-
-    /// Roles of hosts that are gone for good leave the list, and whoever waits for them is told.
-    fn forget_roles(&mut self, hosts: &[String]) {
-        let gone = |role: &Role| hosts.contains(&role.plan.host);
-        let mut places = Vec::with_capacity(self.roles.len());
-        let mut next = 0;
-        for role in &self.roles {
-            places.push((!gone(role)).then_some(next));
-            next += usize::from(!gone(role));
-        }
-        self.waiters.retain_mut(|waiter| {
-            let moved: Option<Vec<(usize, u32)>> =
-                waiter.roles.iter().map(|(at, before)| places[*at].map(|at| (at, *before))).collect();
-            match moved {
-                Some(roles) => waiter.roles = roles,
-                None => {
-                    waiter.caller.answer(&refusal("the host was taken out of the lab"), None);
-                    return false;
-                }
-            }
-            true
-        });
-        self.roles.retain(|role| !gone(role));
     }
 
     fn turn(&mut self, name: &str, host: Option<&str>, input: Input, caller: Caller) {
@@ -182,6 +135,10 @@ impl Supervisor {
     /// A caller has gone: its command is hung up on, as when a terminal closes.
     pub(super) fn leave(&mut self, caller: u64) {
         self.waiters.retain(|waiter| waiter.caller.id != caller);
+        if self.held == Some(caller) {
+            self.held = None;
+            self.read_manifests();
+        }
         let left: Vec<_> = self
             .sessions
             .iter()

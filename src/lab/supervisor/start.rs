@@ -36,6 +36,8 @@ pub struct Role {
     /// What its manifest said when it was last looked at.
     pub(super) manifest: Option<Vec<u8>>,
     pub(super) liveness: Liveness,
+    /// The plan has it no more: forgotten once it has ended.
+    pub(super) leaving: bool,
     /// Kept across its restarts.
     pub(super) listeners: Vec<(String, OwnedFd)>,
 }
@@ -52,6 +54,7 @@ impl Role {
             launched: Instant::now(),
             manifest: None,
             liveness: Liveness::default(),
+            leaving: false,
             listeners: Vec::new(),
         }
     }

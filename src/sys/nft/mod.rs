@@ -14,6 +14,7 @@ pub(super) mod wire;
 mod tests;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rule::{Choice, Part};
 pub use rule::{Protocol, Rule, Verdict};
@@ -77,6 +78,8 @@ const DELETE_ELEMENTS: u8 = 14;
 
 const INTEGER_TYPE: u32 = 4;
 const VERDICT_TYPE: u32 = 0xffff_ff00;
+/// `NFT_TABLE_F_OWNER`
+const OWNER: u32 = 2;
 const SET_ANONYMOUS: u32 = 1;
 const SET_CONSTANT: u32 = 2;
 const SET_MAP: u32 = 8;
@@ -96,6 +99,17 @@ impl Batch {
     pub fn replace(family: Family, table: &str) -> Self {
         let mut batch = Self::remove(family, table);
         batch.push(NEW_TABLE, "add table", |attributes| attributes.text(1, table));
+        batch
+    }
+
+    /// A transaction that makes `table`, owned by the socket that [`Self::commit_owned`] gives: when that is
+    /// closed, however its process ends, the kernel removes the table (`NFT_TABLE_F_OWNER`).
+    pub fn owned(family: Family, table: &str) -> Self {
+        let mut batch = Self::change(family, table);
+        batch.push(NEW_TABLE, "add table", |attributes| {
+            attributes.text(1, table);
+            attributes.number(2, OWNER);
+        });
         batch
     }
 
@@ -241,6 +255,13 @@ impl Batch {
     /// [`NftError::Refused`] names the first step the kernel refused; then nothing has changed.
     pub fn commit(self) -> Result<(), NftError> {
         exchange(&self.messages)
+    }
+
+    /// Sends the transaction of a table that lives as long as the descriptor this gives.
+    pub fn commit_owned(self) -> Result<OwnedFd, NftError> {
+        let socket = wire::open()?;
+        wire::exchange_on(&socket, &self.messages)?;
+        Ok(socket)
     }
 
     /// A map of a rule's own, from 0, 1, 2… to what is chosen.

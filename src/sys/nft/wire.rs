@@ -93,9 +93,17 @@ fn frame(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, head: [u8; 4],
 /// The kernel works a batch off inside `send`, so every complaint is in the socket's queue when it
 /// returns, and an empty queue means success.
 pub fn exchange(messages: &[Message]) -> Result<(), NftError> {
-    let socket =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)
-            .map_err(|errno| NftError::Open(errno.into()))?;
+    exchange_on(&open()?, messages)
+}
+
+/// A socket for transactions.
+pub fn open() -> Result<OwnedFd, NftError> {
+    socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)
+        .map_err(|errno| NftError::Open(errno.into()))
+}
+
+/// The same by a socket that outlives the transaction.
+pub fn exchange_on(socket: &OwnedFd, messages: &[Message]) -> Result<(), NftError> {
     let [high, low] = SUBSYSTEM.to_be_bytes();
     let mut out = Vec::new();
     frame(&mut out, BATCH_BEGIN, REQUEST, 0, [0, 0, high, low], &[]);
@@ -104,9 +112,9 @@ pub fn exchange(messages: &[Message]) -> Result<(), NftError> {
     }
     frame(&mut out, BATCH_END, REQUEST, messages.len() as u32 + 1, [0, 0, high, low], &[]);
     // A refusal to grow the buffer shows as EMSGSIZE below.
-    let _ = setsockopt(&socket, sockopt::SndBuf, &(out.len() * 2 + 4096));
+    let _ = setsockopt(socket, sockopt::SndBuf, &(out.len() * 2 + 4096));
     send(socket.as_raw_fd(), &out, MsgFlags::empty()).map_err(|errno| NftError::Send(errno.into()))?;
-    first_refusal(&socket, messages)
+    first_refusal(socket, messages)
 }
 
 fn first_refusal(socket: &OwnedFd, messages: &[Message]) -> Result<(), NftError> {

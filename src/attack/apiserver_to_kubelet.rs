@@ -1,0 +1,61 @@
+//! Attacks on `apiserver-to-kubelet`: who it is that the API server takes for a kubelet.
+
+use serde_json::Value;
+
+use super::components_to_apiserver::words;
+use super::scene::{Account, Scene};
+use super::{AttackError, Evidence, Finding, Wishes, answered};
+
+/// A fake kubelet on the wire answers `kubectl logs`.
+pub fn ca(scene: &mut Scene, wishes: &Wishes) -> Result<Finding, AttackError> {
+    let node = scene.node()?;
+    let real = "the log as the container wrote it";
+    let script = format!("echo '{real}'; exec sleep 600");
+    let pod = scene.pod(Some(&node.name), Account::Nobody, &words(&["sh", "-c", &script]))?;
+    let (namespace, name) =
+        (pod.metadata.namespace.unwrap_or_default(), pod.metadata.name.unwrap_or_default());
+    let forged = match &wishes.say {
+        Some(text) => format!("{text} ({})", scene.marker),
+        None => format!("forged on the wire: {}", scene.marker),
+    };
+    let victim = format!("{}:10250", node.address);
+    let attacker =
+        scene.start("wire", words(&["attacker", "fake-kubelet", &victim, "--log", &forged]), Vec::new())?;
+    if attacker.event("ready").is_none() {
+        return Ok(Finding::inconclusive("the fake kubelet did not start", Vec::new()));
+    }
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/log");
+    let answer = scene.api_get(&path);
+    let events = attacker.finish();
+    let mut evidence = vec![answered(&format!("kubectl -n {namespace} logs {name}"), &answer)];
+    evidence.extend(events.iter().map(seen));
+    let dialled = events.iter().any(|event| event["event"] == "dialled");
+    let asked = events.iter().any(|event| event["event"] == "request");
+    let x509 = answer.body.contains("x509: ");
+    Ok(match () {
+        () if answer.found && asked => {
+            Finding::compromised("kubectl logs printed what the attacker on the wire wrote", evidence)
+        }
+        () if dialled && !asked && x509 => {
+            let why = answer.body.lines().next().unwrap_or_default();
+            Finding::defeated(format!("the API server hung up on the fake kubelet: {why}"), evidence)
+        }
+        () => {
+            let what = format!("the fake kubelet was dialled: {dialled}, asked: {asked}; {}", answer.line());
+            Finding::inconclusive(what, evidence)
+        }
+    })
+}
+
+/// What the attacker on the wire saw.
+fn seen(event: &Value) -> Evidence {
+    let word = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+    let (what, sample) = match event["event"].as_str().unwrap_or_default() {
+        "dialled" => ("a connection came in", word("from")),
+        "handshake" => ("a TLS handshake ended, the client showed", word("client")),
+        "refused" => ("the client refused", word("why")),
+        "request" => ("an HTTP request came in", format!("{} {}", word("method"), word("path"))),
+        other => (other, event.to_string()),
+    };
+    Evidence { kind: "packet", what: format!("on wire: {what}"), sample }
+}

@@ -1,0 +1,123 @@
+//! A fake API server on the wire: any certificate, and one pod that nobody asked for.
+//!
+//! Whoever verifies gets no further than a handshake. Whoever does not is asked for everything it would show a
+//! real one: what stands in `Authorization` is noted, and every watch of pods is told of a forged one. A client
+//! certificate is seen and cannot be passed on; the forged pod needs no credential at all. Everything else is
+//! answered 503, so that a victim waits and goes on as before when it is let go.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use axum::body::Body;
+use clap::Args;
+use futures_util::StreamExt;
+use http::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::kubelet::told_to_end;
+use super::redirect::{redirect_from, standing};
+use super::say;
+use crate::net::{Identity, Peer, Protocols, Server, ServingCert};
+use crate::pki::{self, Facts};
+
+#[derive(Debug, Args)]
+pub struct FakeHub {
+    /// Whose place it takes: ADDRESS:PORT
+    victim: SocketAddrV4,
+    /// Only for who dials from this address
+    #[arg(long)]
+    from: Ipv4Addr,
+    /// The forged pod; `${phone}` in it becomes the attacker's ADDRESS:PORT, where it can call home
+    #[arg(long)]
+    pod: String,
+}
+
+impl FakeHub {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let listener = crate::net::bind("0.0.0.0:0".parse()?).await?;
+        let here = SocketAddrV4::new(standing(), listener.local_addr()?.port());
+        let phone = crate::net::bind("0.0.0.0:0".parse()?).await?;
+        let home = format!("{}:{}", crate::lab::plan::BALANCER, phone.local_addr()?.port());
+        let pod: Value = serde_json::from_str(&self.pod.replace("${phone}", &home))?;
+        let issued = pki::self_signed_serving("kubernetes")?;
+        let identity = Identity { cert_pem: issued.cert_pem.into(), key_pem: issued.key_pem.into() };
+        let server = Server::new(ServingCert::new(&identity)?, Protocols::H2AndH1, "fake")?;
+        let stop = CancellationToken::new();
+        let over = stop.clone();
+        let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
+            let answer = answer(&request, &pod, &over);
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let redirected = redirect_from(self.from, self.victim, here)?;
+        say(&json!({"event": "ready", "at": here}));
+        tokio::spawn(calls_home(phone));
+        let ended = async {
+            told_to_end().await;
+            // Open watches hear that the forged pod is gone.
+            stop.cancel();
+        };
+        tokio::join!(ended, server.serve(listener, service, stop.clone()));
+        drop(redirected);
+        Ok(())
+    }
+}
+
+fn answer(request: &Request<hyper::body::Incoming>, pod: &Value, over: &CancellationToken) -> Response<Body> {
+    let peer = request.extensions().get::<Peer>();
+    let client = peer.and_then(|peer| Facts::from_der(peer.certificates.first()?).ok()).map(|facts| facts.cn);
+    let bearer = request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (method, uri) = (request.method().as_str(), request.uri());
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    say(&json!({"event": "request", "method": method, "path": path, "client": client, "bearer": bearer}));
+    let watches = path.contains("watch=true") || path.contains("watch=1");
+    match (request.method(), watches) {
+        (&Method::GET, true) => watch(uri.path().ends_with("/pods").then(|| pod.clone()), over.clone()),
+        (&Method::POST, _) if path.contains("/binding") => json_response(
+            StatusCode::CREATED,
+            &json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
+        ),
+        _ => json_response(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 503,
+                "reason": "ServiceUnavailable", "message": "wait"}),
+        ),
+    }
+}
+
+/// A watch that tells of the pod, and in the end that it is gone.
+fn watch(pod: Option<Value>, over: CancellationToken) -> Response<Body> {
+    let line = |kind: &str, pod: &Value| format!("{}\n", json!({"type": kind, "object": pod}));
+    let first = pod.as_ref().map(|pod| line("ADDED", pod));
+    let last = pod.as_ref().map(|pod| line("DELETED", pod));
+    let begin = futures_util::stream::iter(first);
+    let end = futures_util::stream::once(async move {
+        over.cancelled().await;
+        last.unwrap_or_default()
+    });
+    let lines = begin.chain(end).map(Ok::<_, Infallible>);
+    let mut response = Response::new(Body::from_stream(lines));
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
+    response
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Plain HTTP for the forged pod: that it called is the proof that it ran.
+async fn calls_home(listener: tokio::net::TcpListener) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    while let Ok((mut stream, from)) = listener.accept().await {
+        let mut buffer = vec![0; 4096];
+        let read = stream.read(&mut buffer).await.unwrap_or(0);
+        let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
+        let first = text.lines().next().unwrap_or_default();
+        say(&json!({"event": "phoned", "from": from, "line": first}));
+        let _ =
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+    }
+}

@@ -1,0 +1,66 @@
+//! The attacker: a role that runs where an attacker stands (on wire, on a node, in a pod), for as long as an
+//! attack runs.
+//!
+//! It stands for nobody of Kubernetes'. What it sees and does it says on standard output, a JSON object a line;
+//! when its standard input ends, so does it, and with it the kernel removes its rules ([`redirect`]). It reads
+//! no setting of the lab: what it finds out it finds out from packets and answers.
+
+mod capture;
+mod http;
+mod hub;
+mod kubelet;
+mod page;
+mod redirect;
+mod request;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use request::Answer;
+
+#[derive(Debug, Parser)]
+#[command(name = "attacker", disable_version_flag = true)]
+enum Words {
+    /// Ask one HTTP question and print the answer
+    Http(http::Http),
+    /// Serve one page over plain HTTP
+    Page(page::Page),
+    /// Be a kubelet for whoever dials one
+    FakeKubelet(kubelet::FakeKubelet),
+    /// Say what crosses this host
+    Capture(capture::Capture),
+    /// Be an API server for whoever dials one
+    FakeHub(hub::FakeHub),
+}
+
+/// The role's entry point.
+pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
+    let words = std::iter::once("attacker".to_owned()).chain(argv);
+    let words = match Words::try_parse_from(words) {
+        Ok(words) => words,
+        Err(error) => {
+            error.print()?;
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match words {
+            Words::Http(http) => http.run().await,
+            Words::Page(page) => page.run().await,
+            Words::FakeKubelet(kubelet) => kubelet.run().await,
+            Words::Capture(capture) => capture.run().await,
+            Words::FakeHub(hub) => hub.run().await,
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what happened, one JSON object a line.
+fn say(event: &serde_json::Value) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    // Whoever asked for the attack may have gone; then there is nobody to tell.
+    let _ = writeln!(out, "{event}").and_then(|()| out.flush());
+}

@@ -1,0 +1,93 @@
+//! `minilab attack PATH[.SETTING]`: the real attack, and what was seen of it.
+
+use clap::Args;
+
+use super::{Answer, Outcome, Output, Trouble, up};
+use crate::attack::{Report, Verdict, Wishes, attack, attacked};
+use crate::lab::paths::{Setting, Settings, meant, name};
+use crate::lab::state::LabDir;
+
+#[derive(Args)]
+pub struct Attack {
+    /// A path (every attack on it) or one of its settings
+    #[arg(value_name = "PATH[.SETTING]")]
+    target: String,
+    /// Fail, with exit code 3, unless every verdict is this one
+    #[arg(long, value_enum, value_name = "VERDICT")]
+    expect: Option<Verdict>,
+    /// What forged answers say
+    #[arg(long, value_name = "TEXT")]
+    say: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Attack {
+    pub fn run(self, lab: &LabDir) -> Outcome {
+        let usage = |error| Trouble::new(Answer::Usage, error, "`minilab paths` lists paths and settings");
+        let rows = meant(&self.target).map_err(usage)?;
+        let targets: Vec<Setting> =
+            attacked().filter(|setting| rows.iter().any(|row| row.id == *setting)).collect();
+        if targets.is_empty() {
+            let why: Vec<String> = rows.iter().map(|row| format!("{}: {}", row.name, row.attack)).collect();
+            let what = format!("{} has no attack that runs alone ({})", self.target, why.join("; "));
+            return Err(Trouble::new(Answer::Usage, what, "`minilab verify` lists those that do"));
+        }
+        let wishes = Wishes { say: self.say.clone() };
+        if !lab.is_running() {
+            return Err(Trouble::not_running(lab));
+        }
+        // Two attacks at once would judge each other.
+        let _lock = lab.lock()?;
+        let settings = up::read_spec(lab)?.modes();
+        let reports = run_all(lab, &settings, &targets, &wishes, self.output)?;
+        if self.output.json() {
+            match &reports[..] {
+                [one] => super::print_json(one)?,
+                all => super::print_json(&all)?,
+            }
+        }
+        let holds = |report: &Report| match self.expect {
+            Some(verdict) => report.verdict == verdict,
+            None => report.verdict != Verdict::Inconclusive,
+        };
+        Ok(if reports.iter().all(holds) { Answer::Done } else { Answer::NotSo })
+    }
+}
+
+/// Runs attacks one after the other and says each verdict as it comes. The caller holds the lab's lock.
+pub fn run_all(
+    lab: &LabDir,
+    settings: &Settings,
+    targets: &[Setting],
+    wishes: &Wishes,
+    output: Output,
+) -> Result<Vec<Report>, Trouble> {
+    let mut reports = Vec::new();
+    for target in targets {
+        let report = attack(lab, settings, *target, wishes).map_err(|error| {
+            let error = anyhow::Error::from(error).context(format!("attack {}", name(*target)));
+            Trouble { error, answer: Answer::NotSo, remedy: None }
+        })?;
+        if !output.json() {
+            print(&report);
+        }
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+fn print(report: &Report) {
+    println!("{} ({}): {}", report.path, report.mode, report.verdict.to_string().to_uppercase());
+    println!("  {}", report.observed);
+    for evidence in &report.evidence {
+        println!("  {:<7} {}", evidence.kind, evidence.what);
+        let sample = evidence.sample.lines().take(4);
+        sample.for_each(|line| println!("          {}", line.chars().take(160).collect::<String>()));
+    }
+    if !report.as_expected() {
+        println!("  expected {}, because of {}", report.expected, report.decides);
+    } else if report.decides != report.path {
+        println!("  as it must be while {} is so", report.decides);
+    }
+}

@@ -1,0 +1,163 @@
+//! `minilab harden|soften PATH[.SETTING]|--all`: settings of the running lab, switched live.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Answer, Outcome, Output, Trouble, up};
+use crate::lab::paths::{Mode, Setting, SettingInfo, Settings, meant, rows};
+use crate::lab::spec::Spec;
+use crate::lab::state::LabDir;
+use crate::lab::switch::{self, Change, Done, Switch, kubelets_reachable};
+
+#[derive(Args)]
+pub struct Harden {
+    #[command(flatten)]
+    what: What,
+}
+
+#[derive(Args)]
+pub struct Soften {
+    #[command(flatten)]
+    what: What,
+}
+
+#[derive(Args)]
+struct What {
+    /// A path or one of its settings, for example kubelet-access or apiserver-to-kubelet.ca
+    #[arg(value_name = "PATH[.SETTING]", required_unless_present = "all")]
+    target: Vec<String>,
+    /// Every setting there is
+    #[arg(long, conflicts_with = "target")]
+    all: bool,
+    /// Print the difference of files, command lines and objects, and change nothing
+    #[arg(long)]
+    show: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Harden {
+    pub fn run(self, lab: &LabDir) -> Outcome {
+        self.what.switch(lab, Mode::Hardened)
+    }
+}
+
+impl Soften {
+    pub fn run(self, lab: &LabDir) -> Outcome {
+        self.what.switch(lab, Mode::Insecure)
+    }
+}
+
+impl What {
+    fn switch(&self, lab: &LabDir, mode: Mode) -> Outcome {
+        let targets = self.targets()?;
+        if !self.show && !lab.is_running() || !lab.exists() {
+            return Err(Trouble::not_running(lab));
+        }
+        let _lock = lab.lock()?;
+        let spec = up::read_spec(lab)?;
+        if !self.show && switch::mend(lab, &spec)? {
+            eprintln!("note: the last switch was cut short; what it had done is undone");
+        }
+        let mut wanted = spec.modes();
+        targets.iter().for_each(|row| wanted.set(row.id, mode));
+        let switch = Switch::to(&spec, &wanted);
+        let shown = switch.show(lab)?;
+        if self.show {
+            match self.output.json() {
+                true => super::print_json(&json!({"changed": switch.changed, "difference": shown}))?,
+                false => print!("{shown}"),
+            }
+            return Ok(Answer::Done);
+        }
+        let done = switch.apply(lab).map_err(|error| self.failed(lab, error))?;
+        self.say(lab, &switch.changed, &done, &shown, &spec, &wanted)?;
+        Ok(Answer::Done)
+    }
+
+    /// The settings meant. Those whose part is not there yet are refused by name and left out of a whole path.
+    fn targets(&self) -> Result<Vec<&'static SettingInfo>, Trouble> {
+        if self.all {
+            return Ok(rows().map(|(_, row)| row).filter(|row| row.planned).collect());
+        }
+        let mut targets = Vec::new();
+        for word in &self.target {
+            let usage =
+                |error| Trouble::new(Answer::Usage, error, "`minilab paths` lists paths and settings");
+            let rows = meant(word).map_err(usage)?;
+            let there: Vec<_> = rows.into_iter().filter(|row| row.planned).collect();
+            if there.is_empty() {
+                let what = format!("{word} cannot be switched yet: the part that carries it is not built");
+                return Err(Trouble::new(Answer::Failed, what, "`minilab paths` shows what can"));
+            }
+            targets.extend(there);
+        }
+        Ok(targets)
+    }
+
+    fn failed(&self, lab: &LabDir, error: switch::SwitchError) -> Trouble {
+        let remedy = format!("`{} logs ROLE` says more; `--show` prints what would change", up::myself(lab));
+        Trouble { error: error.into(), answer: Answer::Failed, remedy: Some(remedy) }
+    }
+
+    fn say(
+        &self,
+        lab: &LabDir,
+        changed: &[Change],
+        done: &Done,
+        shown: &str,
+        spec: &Spec,
+        wanted: &Settings,
+    ) -> anyhow::Result<()> {
+        let took = done.took.as_secs_f64() * 1000.0;
+        let notes = notes(&spec.modes(), wanted);
+        if self.output.json() {
+            return super::print_json(&json!({
+                "changed": changed, "restarted": done.restarted, "tookMs": took,
+                "overwritten": done.overwritten, "notes": notes, "difference": shown,
+            }));
+        }
+        print!("{shown}");
+        for change in changed {
+            eprintln!("{}.{}: {} -> {}", change.path, change.setting, change.from, change.to);
+        }
+        if changed.is_empty() {
+            eprintln!("nothing to change: every one of them is set so already");
+            return Ok(());
+        }
+        done.overwritten.iter().for_each(|lost| eprintln!("overwritten: {lost}"));
+        if !done.restarted.is_empty() {
+            eprintln!("restarted {}", done.restarted.join(", "));
+        }
+        eprintln!("took {took:.0} ms");
+        notes.iter().for_each(|note| eprintln!("note: {note}"));
+        if changed.iter().any(|change| change.to == Mode::Insecure) {
+            eprintln!(
+                "This is open inside the lab alone: nothing of it can be reached from this machine's network. Attack \
+                 it from where an attacker stands: `{} shell wire`, a pod, a node.",
+                up::myself(lab)
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What a learner should know of the state that was reached.
+fn notes(before: &Settings, now: &Settings) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !kubelets_reachable(now) && kubelets_reachable(before) {
+        notes.push(
+            "kubelets still serve certificates they signed themselves, so logs, exec and port-forward now fail with \
+             x509 errors: harden apiserver-to-kubelet.serving-certificates"
+                .to_owned(),
+        );
+    }
+    let approved = [Setting::ToKubeletServing, Setting::ToKubeletCa].iter().all(|one| now.hardened(*one));
+    if approved && !now.hardened(Setting::ToKubeletApproval) {
+        notes.push(
+            "a kubelet that asks for its sibling's address still gets it: harden apiserver-to-kubelet.approval"
+                .to_owned(),
+        );
+    }
+    notes
+}

@@ -1,0 +1,181 @@
+//! The switch: settings of a running lab change, and everything that follows from them.
+//!
+//! ```text
+//! settings ─ plans ─ difference ─┬─ objects ─ files ─ roles turn, serve ─┐ a phase after the other
+//!                                └─◀───── a failure undoes it all ◀──────┴─▶ lab.yaml
+//! ```
+//! It stands for the administrator who edits a manifest, restarts what reads it and looks whether it works.
+//! What somebody else edited in the same files stays ([`lines`]); lines that had to give way are named. One
+//! that was cut short is undone by the next ([`journal`]). Nothing here knows what a setting means: that is
+//! the plan's.
+
+mod apply;
+mod files;
+mod journal;
+mod lines;
+mod live;
+mod show;
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::files::FilesError;
+use super::material::{Material, MaterialError};
+use super::paths::{Mode, PathInfo, Setting, SettingInfo, Settings, rows};
+use super::plan::{Difference, Direction, Plan, plan};
+use super::protocol::ProtocolError;
+use super::spec::Spec;
+use super::state::{LabDir, StateError};
+use crate::client::ClientError;
+
+pub use live::look;
+
+/// Why a switch did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Material(#[from] MaterialError),
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{0:#}")]
+    Object(anyhow::Error),
+    #[error("{0}")]
+    Lab(String),
+    #[error("{roles} did not serve within {limit:?}{said}")]
+    Late { roles: String, limit: Duration, said: String },
+    #[error("the API server does not reach the kubelet of {node}: {error}")]
+    Kubelet { node: String, error: String },
+    #[error("start a runtime")]
+    Runtime(#[source] std::io::Error),
+    #[error("{cause}; everything was put back as it was")]
+    Undone {
+        #[source]
+        cause: Box<SwitchError>,
+    },
+    #[error("{cause}; and it could not all be put back: {undo}")]
+    Stuck { cause: Box<SwitchError>, undo: Box<SwitchError> },
+}
+
+/// One setting that changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    pub path: &'static str,
+    pub setting: &'static str,
+    pub from: Mode,
+    pub to: Mode,
+}
+
+/// What a switch did.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// `role@host`, in the order they turned.
+    pub restarted: Vec<String>,
+    /// What somebody had edited and is no more.
+    pub overwritten: Vec<String>,
+    pub took: Duration,
+}
+
+/// From one plan to the next, all in one direction.
+#[derive(Debug)]
+struct Step {
+    before: Plan,
+    after: Plan,
+    difference: Difference,
+    direction: Direction,
+}
+
+/// A switch that is decided and not yet done.
+#[derive(Debug)]
+pub struct Switch {
+    pub changed: Vec<Change>,
+    spec: Spec,
+    steps: Vec<Step>,
+}
+
+impl Switch {
+    /// What leads from a lab's settings to these.
+    pub fn to(spec: &Spec, wanted: &Settings) -> Switch {
+        let now = spec.modes();
+        let changed = rows().filter_map(|row| change(row, &now, wanted)).collect();
+        let mut target = spec.clone();
+        target.settings = wanted.departures();
+        // What closes does so before what opens.
+        let mut between = now.clone();
+        for (_, row) in rows() {
+            let closer = wanted.mode(row.id).rank() > now.mode(row.id).rank();
+            between.put(row.id, if closer { wanted } else { &now }.mode(row.id));
+        }
+        let mut halfway = spec.clone();
+        halfway.settings = between.departures();
+        let step = |from: &Spec, to: &Spec, direction| {
+            let (before, after) = (plan(from), plan(to));
+            Step { difference: Difference::between(&before, &after), before, after, direction }
+        };
+        let mut steps =
+            vec![step(spec, &halfway, Direction::Hardening), step(&halfway, &target, Direction::Softening)];
+        steps.retain(|step| !step.difference.is_empty());
+        Switch { changed, spec: target, steps }
+    }
+
+    /// The unified difference of files, command lines and objects.
+    pub fn show(&self, lab: &LabDir) -> Result<String, SwitchError> {
+        let material = Material::of(lab)?;
+        self.steps.iter().map(|step| show::in_words(lab, &material, step)).collect()
+    }
+
+    /// Does it. After an error the lab is as it was, unless the error says otherwise.
+    pub fn apply(&self, lab: &LabDir) -> Result<Done, SwitchError> {
+        let began = Instant::now();
+        let material = Material::of(lab)?;
+        let mut worker = apply::Worker::new(lab, &material)?;
+        journal::write(lab, &self.spec)?;
+        let outcome = self.steps.iter().try_for_each(|step| worker.step(step));
+        let outcome = outcome.and_then(|()| worker.kubelets_answer(&self.spec.modes(), &self.steps));
+        if let Err(cause) = outcome {
+            let undone = worker.undo();
+            return Err(match undone.and_then(|()| journal::clear(lab).map_err(Into::into)) {
+                Ok(()) => SwitchError::Undone { cause: Box::new(cause) },
+                Err(undo) => SwitchError::Stuck { cause: Box::new(cause), undo: Box::new(undo) },
+            });
+        }
+        lab.write(&lab.state.join("lab.yaml"), 0o600, self.spec.to_yaml().as_bytes())?;
+        worker.keep()?;
+        journal::clear(lab)?;
+        let (restarted, overwritten) = worker.done();
+        Ok(Done { restarted, overwritten, took: began.elapsed() })
+    }
+}
+
+/// Undoes a switch that was cut short, by a kill or a pulled plug; says whether there was one.
+pub fn mend(lab: &LabDir, spec: &Spec) -> Result<bool, SwitchError> {
+    let Some(half) = journal::read(lab) else { return Ok(false) };
+    let mut from = spec.clone();
+    from.settings = half;
+    Switch::to(&from, &spec.modes()).apply(lab)?;
+    Ok(true)
+}
+
+fn change(
+    (path, row): (&'static PathInfo, &'static SettingInfo),
+    now: &Settings,
+    wanted: &Settings,
+) -> Option<Change> {
+    let (from, to) = (now.mode(row.id), wanted.mode(row.id));
+    (from != to).then_some(Change { path: path.name, setting: row.name, from, to })
+}
+
+/// Whether the API server can reach kubelets under these settings, as upstream would: one that verifies
+/// needs kubelets with certificates to verify.
+pub fn kubelets_reachable(settings: &Settings) -> bool {
+    !settings.hardened(Setting::ToKubeletCa) || settings.hardened(Setting::ToKubeletServing)
+}
+
+#[cfg(test)]
+mod tests;

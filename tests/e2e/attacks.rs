@@ -1,0 +1,170 @@
+//! The attacks: compromised while a setting is insecure, defeated when it alone is hardened, nothing left over.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::kit::{Lab, clients, eventually, process, random, rounds};
+
+fn attack(lab: &Lab, target: &str) -> Value {
+    let ran = lab.minilab(&["attack", target, "-o", "json"]);
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{target}: {}{}", ran.stdout, ran.stderr))
+}
+
+/// The setting alone decides: compromised open, defeated shut.
+fn both_ways(lab: &Lab, target: &str, refusal: &str) {
+    lab.minilab(&["soften", target]).ok();
+    let open = attack(lab, target);
+    assert_eq!(open["verdict"], "compromised", "{target}: {open:#}");
+    assert_eq!((&open["expected"], &open["decides"]), (&"compromised".into(), &target.into()));
+    lab.minilab(&["harden", target]).ok();
+    let shut = attack(lab, target);
+    assert_eq!(shut["verdict"], "defeated", "{target}: {shut:#}");
+    assert_eq!(shut["expected"], "defeated");
+    assert!(shut["observed"].as_str().unwrap().contains(refusal), "{target}: {shut:#}");
+}
+
+#[test]
+fn each_doors_attack_gets_in_while_it_is_open_and_is_told_off_when_it_alone_is_shut() {
+    let lab = Lab::up();
+    for (target, refusal) in [
+        ("kubelet-access.authorization", "Forbidden (user=system:serviceaccount:attack-"),
+        ("kubelet-access.read-only-port", "connect: connection refused"),
+        ("kubelet-access.grants", "subresource(s)=[proxy]"),
+        ("apiserver-access.authorization", "403"),
+        ("apiserver-access.anonymous", "401"),
+        ("node-to-apiserver.restriction", "is not allowed to modify node"),
+        ("pod-to-apiserver.rbac", "403"),
+        ("pod-to-apiserver.token", "401"),
+        ("pod-to-apiserver.external-ips", "Use of external IPs is denied"),
+        ("components-to-apiserver.ports", "connect: connection refused"),
+        ("components-to-apiserver.identity", "403"),
+        ("apiserver-proxy.grants", "403"),
+    ] {
+        both_ways(&lab, target, refusal);
+    }
+}
+
+#[test]
+fn the_nodes_shared_token_opens_everything_and_their_own_certificates_nothing() {
+    let lab = Lab::up();
+    both_ways(&lab, "node-to-apiserver.credential", "no relationship found between node");
+}
+
+#[test]
+fn an_open_kubelet_is_two_doors_and_the_second_one_holds_alone() {
+    let lab = Lab::up();
+    lab.minilab(&["soften", "kubelet-access.authentication"]).ok();
+    let held = attack(&lab, "kubelet-access.authentication");
+    assert_eq!(
+        (&held["verdict"], &held["decides"]),
+        (&"defeated".into(), &"kubelet-access.authorization".into())
+    );
+    lab.minilab(&["soften", "kubelet-access.authorization"]).ok();
+    both_ways(&lab, "kubelet-access.authentication", "401");
+}
+
+#[test]
+fn a_fake_kubelet_forges_logs_until_its_certificate_is_looked_at() {
+    let lab = Lab::up();
+    lab.run("web", "echo real; exec sleep 600");
+    lab.minilab(&["harden", "apiserver-to-kubelet.serving-certificates"]).ok();
+    both_ways(&lab, "apiserver-to-kubelet.ca", "x509: ");
+    assert_eq!(lab.kubectl_of(clients::any(), &["logs", "web"]).ok(), "real\n");
+    assert!(!lab.on("wire", &["minilab", "version"]).is_empty());
+}
+
+#[test]
+fn a_fake_api_server_runs_its_pod_on_a_node_and_has_it_scheduled_until_its_certificate_is_looked_at() {
+    let lab = Lab::up();
+    both_ways(&lab, "node-to-apiserver.ca", "x509: ");
+    both_ways(&lab, "components-to-apiserver.ca", "x509: ");
+    lab.run("after", "exec sleep 600");
+    lab.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"]).ok();
+}
+
+#[test]
+fn what_is_expected_and_does_not_come_is_exit_code_3() {
+    let lab = Lab::up();
+    let wrong = ["attack", "kubelet-access.read-only-port", "--expect", "compromised"];
+    lab.minilab(&wrong).fails_with(3);
+    let right = ["attack", "kubelet-access.read-only-port", "--expect", "defeated"];
+    lab.minilab(&right).ok();
+    lab.minilab(&["attack", "kubelet-access.port"]).fails_with(2);
+    eventually(Duration::from_secs(30), "the attacks' objects are gone", || {
+        let left =
+            lab.kubectl(&["get", "pods,namespaces", "-A", "-l", "minilab.dev/attack", "-o", "name"]).ok();
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}
+
+#[test]
+fn every_verdict_of_a_default_lab_is_as_its_settings_say() {
+    let lab = Lab::up();
+    let page = lab.home.path().join("report.html");
+    let ran = lab.minilab(&["verify", "-o", "json", "--report", page.to_str().unwrap()]);
+    let all: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(all["asExpected"], true, "{all:#}");
+    assert!(all["results"].as_array().unwrap().len() >= 12);
+    assert!(std::fs::read_to_string(page).unwrap().contains("href=\"#e11\""));
+}
+
+#[test]
+fn the_wire_shows_who_dials_whom_and_reads_what_is_not_encrypted() {
+    let lab = Lab::up();
+    lab.run("web", "exec attacker page --port 8080 plain-as-day");
+    let file = lab.home.path().join("wire.pcapng");
+    let words = ["wire", "--for", "8s", "-o", "json", "--pcap", file.to_str().unwrap()];
+    let seen = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| lab.minilab(&words).ok());
+        // Asked again and again until the capture is over, so that it need not be waited for.
+        while !watching.is_finished() {
+            lab.kubectl(&["logs", "web"]);
+            lab.kubectl(&["get", "--raw", "/api/v1/namespaces/default/pods/web:8080/proxy/"]);
+        }
+        watching.join().unwrap()
+    });
+    let events: Vec<Value> = seen.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let on = |path: &'static str| events.iter().filter(move |event| event["path"] == path);
+    assert!(
+        on("apiserver-proxy")
+            .any(|event| event["what"].as_str().is_some_and(|text| text.contains("plain-as-day")))
+    );
+    assert!(on("apiserver-to-kubelet").any(|event| event["protocol"] == "tls"), "{seen}");
+    assert!(on("apiserver-to-kubelet").all(|event| event["protocol"] != "plain"), "{seen}");
+    let bytes = std::fs::read(file).unwrap();
+    assert_eq!(bytes[..4], [0x0a, 0x0d, 0x0d, 0x0a]);
+    assert!(bytes.windows(12).any(|part| part == b"plain-as-day"));
+}
+
+#[test]
+fn an_attack_killed_at_any_moment_leaves_no_rule_and_no_process() {
+    let lab = Lab::up();
+    lab.run("web", "echo real; exec sleep 600");
+    for _ in 0..rounds(50) {
+        let mut running = lab.command(crate::kit::lab::binary());
+        let mut running = running
+            .args(["attack", "apiserver-to-kubelet.ca"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(random() % 800));
+        process::kill(running.id() as i32);
+        running.wait().unwrap();
+        eventually(Duration::from_secs(20), "the attacker has gone and the real kubelet answers", || {
+            let left =
+                process::tree(lab.keeper()).into_iter().filter(|one| one.command == "attacker").count();
+            let logs = lab.kubectl(&["logs", "web"]);
+            match (left, logs.stdout.as_str()) {
+                (0, "real\n") => Ok(()),
+                (left, said) => Err(format!("{left} attackers; {said}{}", logs.stderr)),
+            }
+        });
+    }
+    // The next attack clears away what those had made.
+    lab.minilab(&["attack", "apiserver-to-kubelet.ca", "--expect", "compromised"]).ok();
+    eventually(Duration::from_secs(30), "nothing of theirs is left", || {
+        let left = lab.kubectl(&["get", "namespaces", "-l", "minilab.dev/attack", "-o", "name"]).ok();
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}
