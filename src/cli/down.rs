@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Answer, Outcome, Output, Trouble, kubeconfig};
 use crate::lab::protocol::{Control, Request};
-use crate::lab::removal;
+use crate::lab::removal::{self, RemovalError};
 use crate::lab::state::LabDir;
 
 /// How long roles have to end before the lab's plug is pulled.
@@ -125,14 +125,7 @@ fn ended(lab: &LabDir, until: Instant) -> bool {
 
 /// Removes what a first `up` that was killed has left.
 pub fn empty(lab: &LabDir) -> Result<(), Trouble> {
-    let entries = std::fs::read_dir(&lab.state)?;
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name() != "keeper.lock" {
-            remove_tree(lab, &entry.path())?;
-        }
-    }
-    Ok(())
+    removal::contents(lab).map_err(|error| by_hand(error, &lab.state))
 }
 
 /// Removes a lab that does not run, and the directory of labs when it was the last.
@@ -147,21 +140,11 @@ pub fn remove(lab: &LabDir) -> Result<(), Trouble> {
 
 /// Removes one file or directory of a lab, whoever in the lab it belongs to.
 pub fn remove_tree(lab: &LabDir, path: &Path) -> Result<(), Trouble> {
-    let removed = match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        // What pods' own users and overlay mounts left: the lab's root may remove it.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => removal::as_root_of(lab, path)
-            .map_err(|error| Trouble {
-                remedy: Some(format!("sudo rm -r {}", path.display())),
-                ..Trouble::from(error)
-            }),
-        other => Ok(other.with_context(|| format!("remove {}", path.display()))?),
-    }
+    removal::tree(lab, path).map_err(|error| by_hand(error, path))
+}
+
+fn by_hand(error: RemovalError, path: &Path) -> Trouble {
+    Trouble { remedy: Some(format!("sudo rm -r {}", path.display())), ..Trouble::from(error) }
 }
 
 /// Removes a directory; run by [`removal`] as root of the lab.

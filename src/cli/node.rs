@@ -128,8 +128,11 @@ impl Remove {
         let number = self.name.strip_prefix("node-").and_then(|number| number.parse().ok());
         if !number.is_some_and(|number| spec.remove(number)) {
             let there: Vec<String> = spec.numbers().map(|number| format!("node-{number}")).collect();
-            let what = format!("{} cannot be removed: a lab keeps one of {}", self.name, there.join(", "));
-            return Err(Trouble::new(Answer::Usage, what, "`minilab status` lists the nodes"));
+            let what = match there.contains(&self.name) {
+                true => format!("{} is the last node, and a lab keeps one", self.name),
+                false => format!("there is no node {:?}: this lab has {}", self.name, there.join(", ")),
+            };
+            return Err(Trouble::new(Answer::Usage, what, "`minilab status` lists hosts and nodes"));
         }
         let material = Material::of(lab)?;
         // The host first: a kubelet that lives would register its Node again.

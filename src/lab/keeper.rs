@@ -26,6 +26,7 @@ use nix::unistd::pipe2;
 use super::idmap::{self, IdMap};
 use super::protocol::{self, Pids, Report};
 use super::reach;
+use super::removal;
 use super::state::{LabDir, Lock, Owner, Standing};
 use super::supervisor;
 use crate::sys::child::{Child, Spawn};
@@ -94,16 +95,38 @@ fn keep(args: &Args, launch: &PacketSocket) -> Result<(), Failure> {
     };
     let owner = Owner { uid: meta.uid().into(), gid: meta.gid().into(), home: None, standing };
     let lab = LabDir { name: args.lab.clone(), owner, state: args.state.clone() };
-    let lock = lab.hold()?.with_context(|| format!("lab {} is already running", lab.name))?;
+    let mut lock = lab.hold()?.with_context(|| format!("lab {} is already running", lab.name))?;
+    let kept = run_lab(args, &lab, launch, &mut lock);
+    if !lab.exists() {
+        sweep(&lab);
+    }
+    kept
+}
+
+/// A first `up` that was killed leaves nothing behind, keys least of all. While an `up` lives it holds the
+/// directory's lock, and sees to this itself.
+fn sweep(lab: &LabDir) {
+    let Some(_changes) = lab.try_lock() else { return };
+    let gone = removal::contents(lab)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| Ok(fs::remove_file(lab.state.join("keeper.lock"))?))
+        .and_then(|()| Ok(fs::remove_dir(&lab.state)?));
+    // Where the directory's own parent is somebody else's, an empty directory stays.
+    if let Err(error) = gone {
+        eprintln!("{} is not all removed: {error:#}", lab.state.display());
+    }
+}
+
+fn run_lab(args: &Args, lab: &LabDir, launch: &PacketSocket, lock: &mut Lock) -> Result<(), Failure> {
     let listener = listen(args)?;
     process::listen_long(&listener)?;
     let port = listener.local_addr()?.port();
     protocol::send(launch, &Report::Listening { port })?;
     let signals = process::signals(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])?;
-    let (supervisor, _life) = start(&lab, launch, &lock, listener)?;
+    let (supervisor, _life) = start(lab, launch, lock, listener)?;
     let pids = Pids { keeper: nix::unistd::getpid().as_raw(), supervisor: supervisor.pid.as_raw() };
     fs::write(protocol::pids_file(&lab.state), serde_json::to_vec(&pids)?)?;
-    let committed = watch(&supervisor, launch, signals)?;
+    let committed = watch(&supervisor, launch, signals, lock)?;
     let status = waitpid(supervisor.pid, None)?;
     // Where it could say why, the supervisor has.
     if !committed && status != WaitStatus::Exited(supervisor.pid, 0) {
@@ -200,6 +223,7 @@ fn watch(
     supervisor: &Child,
     launch: &PacketSocket,
     signals: nix::sys::signalfd::SignalFd,
+    lock: &mut Lock,
 ) -> Result<bool, Failure> {
     let mut committed = false;
     loop {
@@ -225,7 +249,10 @@ fn watch(
         }
         if happened(2) {
             match launch.try_receive() {
-                Ok(Some(_)) => committed = true,
+                Ok(Some(_)) => {
+                    committed = true;
+                    lock.commit().context("write keeper.lock")?;
+                }
                 Ok(None) => drop(kill(supervisor.pid, Signal::SIGKILL)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => drop(kill(supervisor.pid, Signal::SIGKILL)),

@@ -4,6 +4,7 @@
 //! that are not the owner's. Root of a user namespace with the lab's ids may remove both; an ordinary user
 //! becomes that for the moment it takes.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
@@ -23,10 +24,39 @@ pub enum RemovalError {
     Become { source: std::io::Error },
     #[error("cannot remove {path}: {how:?}")]
     Failed { path: PathBuf, how: WaitStatus },
+    #[error("cannot remove {path}")]
+    Remove { path: PathBuf, source: std::io::Error },
+}
+
+/// Removes one file or directory of a lab, whoever in the lab it belongs to; one that is not there is done.
+pub fn tree(lab: &LabDir, path: &Path) -> Result<(), RemovalError> {
+    let removed = match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // What pods' own users and overlay mounts left: the lab's root may remove it.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => as_root_of(lab, path),
+        other => other.map_err(|source| RemovalError::Remove { path: path.to_owned(), source }),
+    }
+}
+
+/// Removes all that is in a lab's directory but what says that a keeper holds it.
+pub fn contents(lab: &LabDir) -> Result<(), RemovalError> {
+    let failed = |source| RemovalError::Remove { path: lab.state.clone(), source };
+    for entry in std::fs::read_dir(&lab.state).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name() != "keeper.lock" {
+            tree(lab, &entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a directory of the lab with the lab's own ids. Only from a process with one thread.
-pub fn as_root_of(lab: &LabDir, path: &Path) -> Result<(), RemovalError> {
+fn as_root_of(lab: &LabDir, path: &Path) -> Result<(), RemovalError> {
     let failed = |source| RemovalError::Become { source };
     let program = std::env::current_exe().map_err(failed)?;
     let argv = ["minilab".into(), WORD.to_owned(), path.display().to_string()].to_vec();

@@ -17,6 +17,9 @@ use nix::unistd::{Gid, Uid};
 
 use super::idmap;
 
+/// What follows the keeper's pid in `keeper.lock` once its lab is committed.
+const COMMITTED: &str = "\ncommitted\n";
+
 /// What can go wrong with a lab's directories.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -73,6 +76,13 @@ impl AsFd for Lock {
     /// A copy of this descriptor holds the lock too.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+impl Lock {
+    /// For the keeper: says that the lab outlives the `up` that started it.
+    pub fn commit(&mut self) -> io::Result<()> {
+        self.0.write_all(COMMITTED.as_bytes())
     }
 }
 
@@ -214,6 +224,12 @@ impl LabDir {
         }
     }
 
+    /// The lock of [`Self::lock`] if nobody has it now.
+    pub fn try_lock(&self) -> Option<Lock> {
+        let directory = File::open(&self.state).ok()?;
+        Flock::lock(directory, FlockArg::LockExclusiveNonblock).ok().map(Lock)
+    }
+
     /// For the keeper: says that the lab runs, for as long as the lock is held. None when it already does.
     pub fn hold(&self) -> Result<Option<Lock>, StateError> {
         let path = self.state.join("keeper.lock");
@@ -239,10 +255,15 @@ impl LabDir {
         matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::errno::Errno::EWOULDBLOCK)))
     }
 
+    /// Whether the lab that runs now outlives the `up` that started it.
+    pub fn is_committed(&self) -> bool {
+        std::fs::read_to_string(self.state.join("keeper.lock")).is_ok_and(|said| said.ends_with(COMMITTED))
+    }
+
     /// The pid of the keeper that holds this lab now.
     pub fn keeper(&self) -> Option<i32> {
         let said = std::fs::read_to_string(self.state.join("keeper.lock")).ok()?;
-        self.is_running().then_some(said.trim().parse().ok()?)
+        self.is_running().then_some(said.lines().next()?.parse().ok()?)
     }
 
     /// Writes a file of the lab in one step: readers see the old or the new, never half of it.
@@ -340,8 +361,11 @@ mod tests {
         let lab = lab_in(temp.path());
         let _lock = lab.lock().unwrap();
         assert!(!lab.is_running());
-        let held = lab.hold().unwrap();
-        assert!(held.is_some() && lab.is_running());
+        let mut held = lab.hold().unwrap();
+        assert!(held.is_some() && lab.is_running() && !lab.is_committed());
+        held.as_mut().unwrap().commit().unwrap();
+        assert!(lab.is_committed());
+        assert_eq!(lab.keeper(), Some(std::process::id() as i32));
         assert!(lab.hold().unwrap().is_none());
         drop(held);
         assert!(!lab.is_running());

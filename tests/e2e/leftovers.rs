@@ -93,3 +93,34 @@ fn kills_at_random_moments_of_up_leave_nothing() {
         if now == before { Ok(()) } else { Err(format!("{:?}", now.difference(&before).collect::<Vec<_>>())) }
     });
 }
+
+#[test]
+fn a_killed_first_up_leaves_no_keys_and_the_next_one_need_not_wait() {
+    let lab = Lab::new();
+    let state = lab.home.path().join("state/minilab").join(&lab.name);
+    let begin = || {
+        let up = lab.command(binary()).arg("up").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually(Duration::from_secs(20), "the keeper holds the lab", || {
+            match std::fs::read_to_string(state.join("keeper.lock")) {
+                Ok(said) if !said.is_empty() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        assert!(state.join("pki").exists(), "there are keys to be left");
+        up
+    };
+    let mut up = begin();
+    process::kill(up.id() as i32);
+    up.wait().unwrap();
+    eventually(Duration::from_secs(10), "the keys are gone", || {
+        let left: Vec<_> =
+            std::fs::read_dir(&state).into_iter().flatten().flatten().map(|one| one.path()).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    // Where the dying one still holds the lab, the next waits for its end.
+    let mut up = begin();
+    process::kill(up.id() as i32);
+    lab.minilab(&["up"]).ok();
+    up.wait().unwrap();
+    lab.kubectl(&["get", "nodes"]).ok();
+}

@@ -38,7 +38,7 @@ pub struct Up {
     #[arg(long, value_enum)]
     profile: Option<Profile>,
     /// The API server's port on 127.0.0.1 [default: 6443, or the next free one]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// Do not wait until the nodes are Ready
     #[arg(long)]
@@ -73,10 +73,11 @@ pub fn read_spec(lab: &LabDir) -> anyhow::Result<Spec> {
 /// How long what a killed `up` had begun may take to end.
 const ENDING: Duration = Duration::from_secs(10);
 
-/// Waits for a lab to be gone whose `up` was killed before it was content: it ends by itself.
-fn await_unfinished(lab: &LabDir) -> Result<(), Trouble> {
+/// Waits for a lab to be gone whose `up` was killed before it was content. Who holds the lab's lock knows
+/// that one nobody committed is what such an `up` left, and ends by itself.
+fn await_uncommitted(lab: &LabDir) -> Result<(), Trouble> {
     let until = Instant::now() + ENDING;
-    while lab.is_running() && !lab.exists() {
+    while lab.is_running() && !lab.is_committed() {
         if Instant::now() > until {
             let what = format!("lab {} is still being ended after an `up` that did not finish", lab.name);
             return Err(Trouble::new(Answer::Failed, what, "try again in a moment"));
@@ -118,7 +119,7 @@ impl Up {
         progress.begin("Checking this machine");
         doctor::quick(lab)?;
         let lock = lab.lock()?;
-        await_unfinished(lab)?;
+        await_uncommitted(lab)?;
         if lab.is_running() {
             return self.already(lab, progress);
         }

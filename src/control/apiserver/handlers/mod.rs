@@ -25,6 +25,7 @@ use super::shape;
 use super::{registry, subresources};
 use crate::api::status::{Result, Status};
 use crate::control::store::{Entry, StoreError};
+use crate::net::go_text;
 
 /// Answers a request for a resource that passed authorization.
 pub async fn answer(call: &Call) -> Result<Response> {
@@ -82,8 +83,12 @@ pub fn write_failed(error: StoreError, group: &str, resource: &str, name: &str) 
         StoreError::Modified { .. } => Status::modified(group, resource, name),
         StoreError::Closed => shutting_down(),
         error => {
-            tracing::error!(%error, resource, name, "a write failed");
-            Status::internal(error)
+            let text = match &error {
+                StoreError::Io(cause) => format!("{error}: {}", go_text(cause)),
+                _ => error.to_string(),
+            };
+            tracing::error!(error = text, resource, name, "a write failed");
+            Status::internal(text)
         }
     }
 }
