@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
@@ -73,6 +73,7 @@ enum Change {
     Policy(Box<watcher::Event<NetworkPolicy>>),
     Pod(Box<watcher::Event<Pod>>),
     Namespace(Box<watcher::Event<Namespace>>),
+    Node(Box<watcher::Event<Node>>),
 }
 
 /// Keeps the table in step with the API, for ever.
@@ -84,25 +85,31 @@ async fn enforce(client: Client, node: &str) {
     let pods = watcher(Api::<Pod>::all(client.clone()), config())
         .backoff(client::Backoff::default())
         .map_ok(|event| Change::Pod(Box::new(event)));
+    let own = config().fields(&format!("metadata.name={node}"));
+    let nodes = watcher(Api::<Node>::all(client.clone()), own)
+        .backoff(client::Backoff::default())
+        .map_ok(|event| Change::Node(Box::new(event)));
     let namespaces = watcher(Api::<Namespace>::all(client), config())
         .backoff(client::Backoff::default())
         .map_ok(|event| Change::Namespace(Box::new(event)));
-    let all = stream::select(stream::select(policies, pods), namespaces);
+    let all = stream::select(stream::select(policies, pods), stream::select(namespaces, nodes));
     let mut changes = std::pin::pin!(all.ready_chunks(256));
     let (mut policies, mut pods) = (Collection::<NetworkPolicy>::default(), Collection::<Pod>::default());
-    let (mut namespaces, mut written) = (Collection::<Namespace>::default(), None::<Table>);
+    let (mut namespaces, mut nodes) = (Collection::<Namespace>::default(), Collection::<Node>::default());
+    let mut written = None::<Table>;
     while let Some(batch) = changes.next().await {
         for change in batch {
             match change {
                 Ok(Change::Policy(event)) => policies.apply(*event),
                 Ok(Change::Pod(event)) => pods.apply(*event),
                 Ok(Change::Namespace(event)) => namespaces.apply(*event),
+                Ok(Change::Node(event)) => nodes.apply(*event),
                 Err(error) => tracing::warn!(error = %go_text(&error), "the watch was interrupted"),
             }
         }
         // A half-known world would let through, or cut off, what should not be.
-        if policies.synced() && pods.synced() && namespaces.synced() {
-            let view = View::new(node, pods.all(), namespaces.all());
+        if policies.synced() && pods.synced() && namespaces.synced() && nodes.synced() {
+            let view = View::new(node, pods.all(), namespaces.all(), nodes.all().next());
             bring_about(rules::table(&view, policies.all()), &mut written);
         }
     }

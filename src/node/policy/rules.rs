@@ -5,6 +5,10 @@
 //!          ─▶ ingress ─known: accept─ ip daddr vmap @ingress-pods ─▶ ingress-POD ─▶ policies ─▶ accept, else drop
 //! ```
 //!
+//! A pod can always reach itself, also by way of a Service. As long as there is any policy, an address of this
+//! node's pods that nobody has told us of is a pod that just starts: it is isolated until it is known, for it
+//! may be one that a policy means ("from the very first instant", as the documentation has it).
+//!
 //! Two base chains, because a packet needs both its sender's and its receiver's leave: an accept ends only
 //! the chain it is in. Destinations are seen after the service proxy has translated them.
 
@@ -20,6 +24,10 @@ use crate::sys::nft::{ChainKind, Hook, Key, KeyKind, Rule, ServiceKey, SetKind, 
 
 /// Before the service proxy's own filters.
 const BEFORE: i32 = priority::FILTER - 10;
+
+/// This node's pods, each with itself, and by address.
+const SELVES: &str = "selves";
+const KNOWN: &str = "known-pods";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
@@ -41,11 +49,18 @@ pub fn table<'a>(view: &View, policies: impl Iterator<Item = &'a NetworkPolicy>)
     let mut table = Table::default();
     let mut policies: Vec<&NetworkPolicy> = policies.collect();
     policies.sort_by_key(|policy| (&policy.metadata.namespace, &policy.metadata.name));
+    table.set(SELVES, SetKind::Set(KeyKind::Pair));
+    table.set(KNOWN, SetKind::Set(KeyKind::Address));
+    for pod in view.pods.iter().filter(|pod| pod.here) {
+        table.element(SELVES, Key::Pair(pod.address, pod.address));
+        table.element(KNOWN, Key::Address(pod.address));
+    }
     for (at, direction) in (0..).zip([Direction::Egress, Direction::Ingress]) {
         let (word, map) = (direction.word(), format!("{}-pods", direction.word()));
         table.set(&map, SetKind::Verdicts(KeyKind::Address));
         table.base_chain(word, ChainKind::Filter, Hook::Forward, BEFORE + at);
         table.rule(word, Rule::new().known_connection().verdict(&Verdict::Accept));
+        table.rule(word, Rule::new().both_ends_in(SELVES).verdict(&Verdict::Accept));
         table.rule(
             word,
             match direction {
@@ -53,6 +68,14 @@ pub fn table<'a>(view: &View, policies: impl Iterator<Item = &'a NetworkPolicy>)
                 Direction::Egress => Rule::new().verdict_by_source(&map),
             },
         );
+        for net in view.net.iter().filter(|_| !policies.is_empty()) {
+            let (known, of_here) = match direction {
+                Direction::Ingress => (Rule::new().destination_in(KNOWN), Rule::new().destination(*net)),
+                Direction::Egress => (Rule::new().source_in(KNOWN), Rule::new().source(*net)),
+            };
+            table.rule(word, known.verdict(&Verdict::Accept));
+            table.rule(word, of_here.verdict(&Verdict::Drop));
+        }
         for (pod, chains) in isolated(view, &policies, direction, &mut table) {
             let member = &view.pods[pod];
             let chain = name(&format!("{word}-pod"), &format!("{}/{}", member.namespace, member.name));
@@ -288,7 +311,7 @@ mod tests {
                 serde_json::from_value(json!({"metadata": {"name": name, "labels": {"name": name}}})).unwrap()
             })
             .to_vec();
-        View::new("node-1", pods.iter(), namespaces.iter())
+        View::new("node-1", pods.iter(), namespaces.iter(), None)
     }
 
     fn policy(name: &str, spec: Value) -> NetworkPolicy {
@@ -378,9 +401,18 @@ mod tests {
                 json!({"podSelector": {"matchLabels": {"app": "friend"}}, "policyTypes": ["Egress"],
                 "egress": [{"to": [{"podSelector": server}], "ports": [{"port": 9090}]}]}),
             );
-            put(&[egress]);
+            put(std::slice::from_ref(&egress));
             assert!(reaches(1, 9090) && !reaches(1, 8080) && reaches(2, 8080));
-            put(&[]);
+            // The stranger is a pod of this node's range that nobody has told of yet.
+            let mut early = view();
+            early.net = "10.244.1.0/24".parse().ok();
+            early.pods.retain(|pod| pod.name != "stranger");
+            let starting = table(&early, std::iter::once(&egress));
+            starting.replace(Family::Ip, "policies").commit().unwrap();
+            assert!(!reaches(2, 8080) && reaches(1, 9090), "isolated until it is known");
+            table(&early, std::iter::empty()).replace(Family::Ip, "policies").commit().unwrap();
+            assert!(reaches(2, 8080), "without any policy nobody is isolated");
+            table(&view(), std::iter::empty()).replace(Family::Ip, "policies").commit().unwrap();
             assert!(reaches(1, 8080) && reaches(2, 9090));
         });
     }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ApiSelector;
 
@@ -25,6 +26,8 @@ pub struct Member {
 #[derive(Debug)]
 pub struct View {
     pub pods: Vec<Member>,
+    /// Where this node's pods have their addresses from.
+    pub net: Option<Ipv4Net>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
 }
 
@@ -33,13 +36,15 @@ impl View {
         node: &str,
         pods: impl Iterator<Item = &'a Pod>,
         namespaces: impl Iterator<Item = &'a Namespace>,
+        own: Option<&Node>,
     ) -> Self {
         let mut pods: Vec<Member> = pods.filter_map(|pod| member(pod, node)).collect();
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         let labels = namespaces.filter_map(|one| {
             Some((one.metadata.name.clone()?, one.metadata.labels.clone().unwrap_or_default()))
         });
-        Self { pods, namespaces: labels.collect() }
+        let net = own.and_then(|node| node.spec.as_ref()?.pod_cidr.as_deref()?.parse().ok());
+        Self { pods, net, namespaces: labels.collect() }
     }
 
     /// The pods of a namespace a selector means; an empty selector means all, an unreadable one none.
