@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Node, Service, ServicePort as ApiPort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::jiff::Timestamp;
 
 use super::config::Config;
 use crate::sys::nft::{Protocol, ServiceKey};
@@ -16,6 +17,8 @@ use crate::sys::nft::{Protocol, ServiceKey};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ruleset {
     pub cluster_cidr: Option<Ipv4Net>,
+    /// Where this node's own pods have their addresses from.
+    pub own_pods: Option<Ipv4Net>,
     pub masquerade_all: bool,
     pub masquerade_mark: u32,
     /// The node's own addresses that answer for node ports.
@@ -38,6 +41,8 @@ pub struct HealthPort {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Port {
     pub cluster: ServiceKey,
+    /// When the service was made, then its uid: of two that claim one address the older one has it.
+    pub since: (Option<Timestamp>, String),
     pub node_port: Option<u16>,
     /// `externalIPs` and the addresses a load balancer was given.
     pub external: BTreeSet<Ipv4Addr>,
@@ -113,6 +118,7 @@ impl Ruleset {
         }
         Self {
             cluster_cidr: config.cluster_cidr,
+            own_pods: world.node.and_then(|node| node.spec.as_ref()?.pod_cidr.as_deref()?.parse().ok()),
             masquerade_all: config.masquerade_all,
             masquerade_mark: config.masquerade_mark,
             node_addresses: world.node.map(|node| addresses(node, config)).unwrap_or_default(),
@@ -161,6 +167,8 @@ fn service_ports(
     if spec.type_.as_deref() == Some("ExternalName") {
         return Vec::new();
     }
+    let meta = &service.metadata;
+    let since = (meta.creation_timestamp.as_ref().map(|at| at.0), meta.uid.clone().unwrap_or_default());
     let balancer = balancer_addresses(service);
     let named = spec.external_ips.iter().flatten().filter_map(|address| address.parse().ok());
     let external: BTreeSet<Ipv4Addr> = balancer.iter().copied().chain(named).collect();
@@ -171,6 +179,7 @@ fn service_ports(
         let (endpoints, local_ones) = endpoints(port, slices, here);
         let port = Port {
             cluster: ServiceKey { address, protocol, port: u16::try_from(port.port).ok()? },
+            since: since.clone(),
             node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
             external: external.clone(),
             balancer: balancer.clone(),
@@ -216,7 +225,9 @@ fn endpoints(port: &ApiPort, slices: &[&EndpointSlice], here: &Here<'_>) -> (Tar
     let mut all: Vec<(&Endpoint, u16)> = Vec::new();
     for slice in slices {
         let matching = slice.ports.iter().flatten().find(|candidate| {
+            // Both belong to a port's name here, as in upstream's ServicePortName.
             candidate.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
+                && protocol(candidate.protocol.as_deref()) == protocol(port.protocol.as_deref())
         });
         if let Some(number) = matching.and_then(|port| port.port).and_then(|port| u16::try_from(port).ok()) {
             all.extend(slice.endpoints.iter().flatten().map(|endpoint| (endpoint, number)));

@@ -72,9 +72,12 @@ pub fn of(ruleset: &Ruleset) -> Table {
     masquerading(&mut table, ruleset.masquerade_mark);
     checks(&mut table);
     hooks(&mut table);
-    for (name, port) in &ruleset.ports {
-        Service { ruleset, name, port }.write(&mut table);
-    }
+    let mut services: Vec<Service<'_>> =
+        ruleset.ports.iter().map(|(name, port)| Service { ruleset, name, port }).collect();
+    // The first to claim an address has it: a cluster address before any other claim, then the older service.
+    services.iter().for_each(|service| service.write_inside(&mut table));
+    services.sort_by(|a, b| (&a.port.since, a.name).cmp(&(&b.port.since, b.name)));
+    services.iter().for_each(|service| service.write_outside(&mut table));
     table
 }
 
@@ -130,13 +133,17 @@ struct Service<'a> {
 }
 
 impl Service<'_> {
-    fn write(&self, table: &mut Table) {
+    fn is_served_outside(&self) -> bool {
+        self.port.is_external() && !self.port.endpoints.is_empty()
+    }
+
+    fn write_inside(&self, table: &mut Table) {
         let port = self.port;
         table.element("cluster-ips", Key::Address(port.cluster.address));
         for (address, _) in &port.endpoints {
             table.element("hairpin-connections", Key::Pair(*address, *address));
         }
-        let external = port.is_external() && !port.endpoints.is_empty();
+        let external = self.is_served_outside();
         let inside = if port.internal_local { "local" } else { "service" };
         let cluster = chain_name("service", self.name);
         let wanted =
@@ -148,8 +155,11 @@ impl Service<'_> {
             self.balance(table, &chain_name("local", self.name), &port.local, inside == "local");
         }
         self.serve_inside(table, inside);
-        if external {
-            self.serve_outside(table, &cluster);
+    }
+
+    fn write_outside(&self, table: &mut Table) {
+        if self.is_served_outside() {
+            self.serve_outside(table, &chain_name("service", self.name));
         }
         self.refuse_outside(table);
         self.guard(table);
@@ -201,7 +211,9 @@ impl Service<'_> {
         let port = self.port;
         let chain = chain_name("external", self.name);
         if port.external_local {
-            if let Some(pods) = self.ruleset.cluster_cidr {
+            // A short cut for this node's own pods. One of another node's would be answered past this node
+            // if its endpoint were picked elsewhere, and would not know the answer: it is as any client.
+            if let Some(pods) = self.ruleset.own_pods.or(self.ruleset.cluster_cidr) {
                 table.rule(&chain, Rule::new().source(pods).goto(cluster));
             }
             table.rule(&chain, Rule::new().source_is_this_machine().jump(MARK));

@@ -33,6 +33,7 @@ fn ruleset(service: serde_json::Value, endpoints: serde_json::Value) -> Ruleset 
 pub fn ruleset_of<const N: usize>(ports: [(&str, Port); N]) -> Ruleset {
     Ruleset {
         cluster_cidr: "10.244.0.0/16".parse().ok(),
+        own_pods: "10.244.1.0/24".parse().ok(),
         masquerade_all: false,
         masquerade_mark: 1 << 14,
         node_addresses: [[192, 0, 2, 11].into()].into(),
@@ -45,6 +46,7 @@ pub fn udp_port(endpoints: &[&str]) -> Port {
     let targets = endpoints.iter().map(|text| text.parse::<std::net::SocketAddrV4>().unwrap());
     Port {
         cluster: ServiceKey { address: [10, 96, 0, 10].into(), protocol: Protocol::Udp, port: 53 },
+        since: Default::default(),
         node_port: None,
         external: Default::default(),
         balancer: Default::default(),
@@ -113,6 +115,53 @@ fn a_balancers_ranges_guard_its_address_and_its_port_counts_the_pods_here() {
     assert_eq!(port.sources.len(), 1);
     port.balancer = [[203, 0, 113, 7].into()].into();
     assert_eq!(table::of(&all).distance(&unguarded), 2, "one chain, and the address that leads to it");
+}
+
+#[test]
+fn an_endpoints_port_is_the_services_only_with_the_same_protocol() {
+    let service =
+        json!({"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80, "protocol": "UDP"}]});
+    let all = ruleset(service, json!([{"addresses": ["10.244.1.2"]}]));
+    assert!(all.ports["default/web/udp/http"].endpoints.is_empty(), "the slice's port is TCP");
+}
+
+#[test]
+fn of_two_that_claim_an_address_the_cluster_address_wins_and_then_the_older_one() {
+    let claim = |cluster: u8, second: i64, external: [u8; 4]| {
+        let mut port = udp_port(&["10.244.1.2:53"]);
+        port.cluster.address = [10, 96, 0, cluster].into();
+        port.since.0 = k8s_openapi::jiff::Timestamp::from_second(second).ok();
+        port.external = [external.into()].into();
+        port
+    };
+    let contested = [203, 0, 113, 7];
+    let (young, old) = (claim(21, 2, contested), claim(22, 1, contested));
+    let thief = claim(23, 3, [10, 96, 0, 10]);
+    let all =
+        ruleset_of([("a/young/udp/", young), ("b/old/udp/", old.clone()), ("a/thief/udp/", thief.clone())]);
+    let with = |name: &str, port: &Port| {
+        let mut only = all.clone();
+        only.ports.insert(name.into(), port.clone());
+        table::of(&only)
+    };
+    let mut unclaimed = all.clone();
+    unclaimed.ports.get_mut("a/young/udp/").unwrap().external.clear();
+    let served = table::of(&all);
+    assert_eq!(
+        table::of(&unclaimed).distance(&served),
+        1,
+        "only the chain of the one that has nothing of it"
+    );
+    let dns = udp_port(&["10.244.1.9:53"]);
+    let mut harmless = thief.clone();
+    harmless.external.clear();
+    let (robbed, left_alone) = (with("z/dns/udp/", &dns), {
+        let mut other = all.clone();
+        other.ports.insert("z/dns/udp/".into(), dns.clone());
+        other.ports.insert("a/thief/udp/".into(), harmless);
+        table::of(&other)
+    });
+    assert_eq!(left_alone.distance(&robbed), 1, "only the chain of the thief, that nothing leads to");
 }
 
 #[test]
