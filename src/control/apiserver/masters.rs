@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 
 use super::handlers::meta;
 use super::server::Api;
-use super::{encode, system};
+use super::{encode, registry, system};
 use crate::api::status::{Result, Status};
-use crate::control::store::{Change, StoreError};
+use crate::control::store::{Change, Expect, StoreError};
 
 /// Beside the API's resources; etcd has `/registry/masterleases/`.
 const LEASES: &str = "masterleases";
@@ -99,10 +99,34 @@ impl Masters {
                 "type": "ClusterIP", "clusterIP": first, "clusterIPs": [first],
                 "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
                 "internalTrafficPolicy": "Cluster",
-                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": self.at.port}],
+                "ports": self.ports(),
             },
         });
         system::create(api, "", "services", service).await
+    }
+
+    /// At a start: the Service again as clients know it, if somebody changed its ports or its type
+    /// (`getMasterServiceUpdateIfNeeded`).
+    pub async fn mend_service(&self, api: &Arc<Api>) -> Result<()> {
+        let Some(row) = registry::by_name("", "services") else { return Ok(()) };
+        let key = row.key("default", "kubernetes");
+        let Some(entry) = api.store.get(&row.bucket, &key) else { return Ok(()) };
+        let old = encode::object(&entry)?;
+        let mut object = old.clone();
+        object["spec"]["type"] = json!("ClusterIP");
+        object["spec"]["ports"] = self.ports();
+        if object == old {
+            return Ok(());
+        }
+        let expect = Some(Expect::Revision(entry.mod_revision));
+        match api.store.write(&row.bucket, &key, expect, Change::Put(encode::draft(&object))).await {
+            Ok(_) | Err(StoreError::Modified { .. } | StoreError::Missing) => Ok(()),
+            Err(error) => Err(Status::internal(error)),
+        }
+    }
+
+    fn ports(&self) -> Value {
+        json!([{"name": "https", "protocol": "TCP", "port": 443, "targetPort": self.at.port}])
     }
 
     async fn renew(&self, api: &Arc<Api>) -> Result<()> {

@@ -172,7 +172,10 @@ impl Prepared {
             })??;
         let api = build_api(&self.flags, store)?;
         let masters = Masters::new(advertised(&self.flags), self.flags.endpoint_reconciler_type);
-        let own = async { system::ensure(&api, &masters).await.map_err(ServeError::Own) };
+        let own = async {
+            masters.mend_service(&api).await.map_err(ServeError::Own)?;
+            system::ensure(&api, &masters).await.map_err(ServeError::Own)
+        };
         let bootstrap = async { Ok(super::bootstrap::reconcile(&api.store).await?) };
         tokio::try_join!(own, bootstrap)?;
         let background = [
