@@ -30,6 +30,8 @@ pub enum Reply {
     Answer { bytes: Vec<u8>, rcode: RCODE, asked: String, logged: bool },
     /// Ask somebody else with the same bytes; if nobody answers, send `failure`.
     Forward { failure: Vec<u8>, to: Vec<String>, asked: String, logged: bool },
+    /// An alias that leads out of the cluster: ask somebody else for where it leads, and add what they say.
+    Chase { alias: Vec<u8>, question: Vec<u8>, to: Vec<String>, asked: String, logged: bool },
     /// Not a question: silence.
     Nothing,
 }
@@ -56,11 +58,14 @@ pub fn answer(blocks: &[Block], index: &Index, bytes: &[u8], transport: Transpor
         })
         .max_by_key(|(length, _)| *length);
     let Some((_, block)) = block else { return plain(id, RCODE::Refused, &asked) };
-    let (wanted, internet) =
-        (wanted(question.qtype), matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY));
+    // Only the Internet's class is served, as in CoreDNS.
+    if !matches!(question.qclass, QCLASS::CLASS(CLASS::IN)) {
+        return with_log(plain(id, RCODE::Refused, &asked), block.log);
+    }
+    let wanted = wanted(question.qtype);
     let found = match &block.kubernetes {
-        Some(plugin) if internet => index.find(plugin, &lower, wanted),
-        _ => Found::Elsewhere,
+        Some(plugin) => index.find(plugin, &lower, wanted),
+        None => Found::Elsewhere,
     };
     if found == Found::Elsewhere {
         let logged = block.log;
@@ -70,8 +75,28 @@ pub fn answer(blocks: &[Block], index: &Index, bytes: &[u8], transport: Transpor
         };
         return Reply::Forward { failure, to: to.clone(), asked, logged };
     }
-    let reply = Draft { query: &query, block, index, wanted, transport }.write(&name, found, &asked);
-    with_log(reply, block.log)
+    let draft = Draft { query: &query, block, index, wanted, transport };
+    let outside = draft.leads_outside(&found);
+    let reply = draft.write(&name, found, &asked);
+    match (reply, outside.zip(block.forward.clone())) {
+        (Reply::Answer { bytes, asked, .. }, Some((question, to))) => {
+            Reply::Chase { alias: bytes, question, to, asked, logged: block.log }
+        }
+        (reply, _) => with_log(reply, block.log),
+    }
+}
+
+/// The alias, and after it the addresses somebody else gave for where it leads; the alias alone when they
+/// gave none, or more than there is room for.
+pub fn joined(alias: Vec<u8>, theirs: &[u8], transport: Transport) -> Vec<u8> {
+    let limit = if transport == Transport::Tcp { usize::from(u16::MAX) } else { SMALLEST };
+    let whole = || {
+        let mut reply = Packet::parse(&alias).ok()?;
+        let more = Packet::parse(theirs).ok()?;
+        reply.answers.extend(more.answers);
+        reply.build_bytes_vec_compressed().ok().filter(|bytes| bytes.len() <= limit)
+    };
+    whole().unwrap_or(alias)
 }
 
 /// Reads a question whose counts are what a question's are, so that reading allocates little.
@@ -164,9 +189,34 @@ impl Draft<'_> {
                 *reply.rcode_mut() = RCODE::NameError;
                 reply.name_servers.extend(self.authority(name, ttl));
             }
+            // A zone's own record of authority is an answer at its top.
+            Found::NoData if self.asks_for_the_zone(name) => reply.answers.extend(self.authority(name, ttl)),
             Found::NoData | Found::Elsewhere => reply.name_servers.extend(self.authority(name, ttl)),
         }
         self.fit(reply, asked)
+    }
+
+    /// The question to ask elsewhere, when a service's alias is of no name of the cluster.
+    fn leads_outside(&self, found: &Found) -> Option<Vec<u8>> {
+        let Found::Records(data) = found else { return None };
+        let target = only_alias(data).filter(|_| self.wanted == Wanted::A)?;
+        let plugin = self.block.kubernetes.as_ref()?;
+        if self.index.find(plugin, &target.to_ascii_lowercase(), self.wanted) != Found::Elsewhere {
+            return None;
+        }
+        let mut query = Packet::new_query(self.query.id());
+        query.set_flags(PacketFlag::RECURSION_DESIRED);
+        let name = owned(&target)?;
+        let question = simple_dns::Question::new(name, QTYPE::TYPE(TYPE::A), QCLASS::CLASS(CLASS::IN), false);
+        query.questions.push(question);
+        query.build_bytes_vec().ok()
+    }
+
+    fn asks_for_the_zone(&self, name: &str) -> bool {
+        let soa =
+            matches!(self.query.questions.first().map(|asked| asked.qtype), Some(QTYPE::TYPE(TYPE::SOA)));
+        let zones = self.block.kubernetes.iter().flat_map(|plugin| &plugin.zones);
+        soa && zones.into_iter().any(|zone| zone.eq_ignore_ascii_case(name))
     }
 
     fn fill(&self, reply: &mut Packet<'_>, name: &str, data: &[Data], ttl: u32) {
@@ -265,95 +315,5 @@ fn record(name: &str, data: &Data, ttl: u32) -> Option<ResourceRecord<'static>> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::corefile;
-    use super::super::zone::tests::{index, plugin};
-    use super::*;
-    use simple_dns::Question;
-
-    fn blocks() -> Vec<Block> {
-        let mut blocks = corefile::parse("Corefile", ".:53 {\n forward . 192.0.2.53\n}\n").unwrap();
-        blocks[0].kubernetes = Some(plugin());
-        blocks
-    }
-
-    fn query(name: &str, kind: TYPE) -> Vec<u8> {
-        let mut query = Packet::new_query(7);
-        query.set_flags(PacketFlag::RECURSION_DESIRED);
-        let name = Name::new(name).unwrap();
-        query.questions.push(Question::new(name, QTYPE::TYPE(kind), QCLASS::CLASS(CLASS::IN), false));
-        query.build_bytes_vec().unwrap()
-    }
-
-    fn ask(name: &str, kind: TYPE) -> Vec<u8> {
-        match answer(&blocks(), &index(), &query(name, kind), Transport::Udp) {
-            Reply::Answer { bytes, .. } => bytes,
-            _ => panic!("no answer"),
-        }
-    }
-
-    #[test]
-    fn an_answer_is_authoritative_and_keeps_the_questions_spelling() {
-        let bytes = ask("WEB.default.svc.Cluster.local", TYPE::A);
-        let reply = Packet::parse(&bytes).unwrap();
-        assert_eq!((reply.id(), reply.rcode(), reply.answers.len()), (7, RCODE::NoError, 1));
-        assert!(reply.has_flags(PacketFlag::AUTHORITATIVE_ANSWER | PacketFlag::RECURSION_DESIRED));
-        assert_eq!(reply.answers[0].name.to_string(), "WEB.default.svc.Cluster.local");
-        assert_eq!(reply.answers[0].ttl, 30);
-    }
-
-    #[test]
-    fn what_is_not_there_comes_with_the_zones_authority() {
-        let bytes = ask("nosuch.default.svc.cluster.local", TYPE::A);
-        let reply = Packet::parse(&bytes).unwrap();
-        assert_eq!((reply.rcode(), reply.answers.len(), reply.name_servers.len()), (RCODE::NameError, 0, 1));
-        let bytes = ask("web.default.svc.cluster.local", TYPE::AAAA);
-        let reply = Packet::parse(&bytes).unwrap();
-        assert_eq!((reply.rcode(), reply.name_servers.len()), (RCODE::NoError, 1));
-    }
-
-    #[test]
-    fn ports_come_with_addresses_and_aliases_with_their_targets() {
-        let bytes = ask("_sql._tcp.db.default.svc.cluster.local", TYPE::SRV);
-        let reply = Packet::parse(&bytes).unwrap();
-        assert_eq!((reply.answers.len(), reply.additional_records.len()), (2, 2));
-        let bytes = ask("out.default.svc.cluster.local", TYPE::A);
-        let reply = Packet::parse(&bytes).unwrap();
-        let kinds: Vec<_> = reply.answers.iter().map(|one| one.rdata.type_code()).collect();
-        assert_eq!(kinds, [TYPE::CNAME, TYPE::A]);
-    }
-
-    #[test]
-    fn other_names_are_forwarded_and_nonsense_is_refused_or_met_with_silence() {
-        let reply = answer(&blocks(), &index(), &query("example.com", TYPE::A), Transport::Udp);
-        let Reply::Forward { failure, to, .. } = reply else { panic!("not forwarded") };
-        assert_eq!(
-            (Packet::parse(&failure).unwrap().rcode(), to),
-            (RCODE::ServerFailure, vec!["192.0.2.53".to_owned()])
-        );
-        let mut crowded = query("example.com", TYPE::A);
-        crowded[6..8].copy_from_slice(&[0xff, 0xff]);
-        let Reply::Answer { rcode, .. } = answer(&blocks(), &index(), &crowded, Transport::Udp) else {
-            panic!()
-        };
-        assert_eq!(rcode, RCODE::FormatError);
-        let mut response = query("example.com", TYPE::A);
-        response[2] |= 0x80;
-        for nonsense in [&response[..], &[1, 2, 3], &[]] {
-            assert!(matches!(answer(&blocks(), &index(), nonsense, Transport::Udp), Reply::Nothing));
-        }
-    }
-
-    #[test]
-    fn no_cut_or_flipped_question_makes_it_panic() {
-        let good = query("_sql._tcp.db.default.svc.cluster.local", TYPE::SRV);
-        for end in 0..good.len() {
-            let _ = answer(&blocks(), &index(), &good[..end], Transport::Udp);
-            for bit in 0..8 {
-                let mut bad = good.clone();
-                bad[end] ^= 1 << bit;
-                let _ = answer(&blocks(), &index(), &bad, Transport::Tcp);
-            }
-        }
-    }
-}
+#[path = "answer_tests.rs"]
+mod tests;

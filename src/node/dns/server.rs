@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
-use super::answer::{Reply, Transport, answer};
+use super::answer::{Reply, Transport, answer, joined};
 use super::corefile::Block;
 use super::zone::Index;
 use crate::net;
@@ -75,6 +75,10 @@ impl Shared {
             Reply::Forward { failure, to, asked, logged } => {
                 (self.forward(bytes, &to).await.unwrap_or(failure), asked, logged)
             }
+            Reply::Chase { alias, question, to, asked, logged } => match self.forward(&question, &to).await {
+                Some(theirs) => (joined(alias, &theirs, transport), asked, logged),
+                None => (alias, asked, logged),
+            },
         };
         let code = bytes.get(3).map_or(2, |byte| byte & 15);
         self.counts.answers[usize::from(code)].fetch_add(1, Ordering::Relaxed);

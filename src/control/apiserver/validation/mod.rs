@@ -7,6 +7,7 @@ pub mod access;
 pub mod cluster;
 pub mod config;
 pub mod container;
+pub mod dns;
 pub mod ephemeral;
 pub mod metadata;
 pub mod network;

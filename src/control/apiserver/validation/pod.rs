@@ -33,6 +33,7 @@ pub fn spec(causes: &mut Vec<Cause>, spec: &Value, path: &str) {
     }
     one_of(causes, spec, "restartPolicy", path, &["Always", "OnFailure", "Never"]);
     one_of(causes, spec, "dnsPolicy", path, &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
+    super::dns::config(causes, spec, path);
     if spec["dnsPolicy"] == "None" && spec["dnsConfig"]["nameservers"].as_array().is_none_or(Vec::is_empty) {
         let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
         causes.push(Cause::required(format!("{path}.dnsConfig.nameservers"), why));
