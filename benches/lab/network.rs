@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::api::client::Client;
-use super::figures::{Report, median, ms};
+use super::figures::{Report, median, median_of, ms};
 use super::lab::Lab;
 
 const SERVICES: usize = 200;
@@ -124,6 +124,18 @@ def one(c):
         n = c.recv_into(b)
         if n == 0: return
         if kind == b'e': c.sendall(b[:n])
+def page(c):
+    asked = b''
+    while b'\r\n\r\n' not in asked: asked += c.recv(65536) or b'\r\n\r\n'
+    n, block = int(asked.split(b' ')[1].rsplit(b'/', 1)[1]), bytes(1 << 18)
+    c.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n' % n)
+    while n > 0: n -= c.send(memoryview(block)[:n])
+    c.close()
+def pages():
+    s = socket.create_server(('', 9301), backlog=256)
+    while True:
+        threading.Thread(target=page, args=(s.accept()[0],), daemon=True).start()
+threading.Thread(target=pages, daemon=True).start()
 s = socket.create_server(('', 9300))
 while True:
     threading.Thread(target=one, args=(s.accept()[0],), daemon=True).start()
@@ -147,10 +159,32 @@ def measure(host):
     return '%.1f Gbit/s, round trip %.0f us, connect %.0f us' % (gbit, mid(trips), mid(dials))
 ";
 
+/// Pages of that server over plain TCP, a connection each as the API server makes them.
+const PLAIN: &str = "
+import socket, time
+def get(n):
+    c = socket.create_connection((HOST, 9301), timeout=30); c.sendall(b'GET /%d HTTP/1.1\r\n\r\n' % n)
+    b, t = bytearray(1 << 18), 0
+    while True:
+        r = c.recv_into(b)
+        if r == 0: return t
+        t += r
+rates, trips = [], []
+for _ in range(10):
+    t = time.perf_counter(); n = get(BIG); rates.append(n / (time.perf_counter() - t) / 1e6)
+for _ in range(300):
+    t = time.perf_counter(); get(2); trips.append(time.perf_counter() - t)
+mid = lambda a: sorted(a)[len(a) // 2]
+print('%.0f MB/s, small GET %.2f ms' % (mid(rates), mid(trips) * 1e3))
+";
+const BIG: usize = 64 << 20;
+
 /// Pod to pod and pod to service between the nodes, beside plain TCP between the nodes themselves.
 pub fn traffic(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (direct, service) = runtime.block_on(between_pods(lab))?;
+    let (proxied, plain) = runtime.block_on(through_proxy(lab))?;
+    report.row("pod proxy", proxied, plain, "the floor");
     let mut server = Running(lab.start(&["exec", "node-2", "--", "python3", "-c", SERVER], Stdio::null())?);
     let measure = format!("{MEASURE}\nprint(measure('192.0.2.12'))");
     let deadline = Instant::now() + PATIENCE;
@@ -201,6 +235,30 @@ async fn between_pods(lab: &Lab) -> anyhow::Result<(String, String)> {
     let mut lines = log.lines().map(str::to_owned);
     let mut line = || lines.next().context("two figures in the pod's log");
     Ok((line()?, line()?))
+}
+
+/// The pod of [`between_pods`] through the API server, and plainly from the API server's own host.
+async fn through_proxy(lab: &Lab) -> anyhow::Result<(String, String)> {
+    let client = Client::connect(lab).await?;
+    let pod = "/api/v1/namespaces/default/pods/sink";
+    let address = client.send(Method::GET, pod, None).await?["status"]["podIP"].clone();
+    let program = PLAIN.replace("HOST", &format!("'{}'", address.as_str().context("a pod's address")?));
+    let program = program.replace("BIG", &BIG.to_string());
+    let plain = lab.minilab(&["exec", "control", "--", "python3", "-c", &program])?;
+    let page = |size: usize| format!("{pod}:9301/proxy/{size}");
+    let (mut rates, mut trips) = (Vec::new(), Vec::new());
+    for _ in 0..10 {
+        let from = Instant::now();
+        let size = client.fetch(&page(BIG), false).await?;
+        rates.push(size as f64 / from.elapsed().as_secs_f64() / 1e6);
+    }
+    for _ in 0..300 {
+        let from = Instant::now();
+        client.fetch(&page(2), false).await?;
+        trips.push(from.elapsed());
+    }
+    let figure = format!("{:.0} MB/s, small GET {}", median_of(&mut rates), ms(median(&mut trips)));
+    Ok((figure, String::from_utf8_lossy(&plain.stdout).trim().to_owned()))
 }
 
 async fn wait<T>(client: &Client, path: &str, ready: impl Fn(&Value) -> Option<T>) -> anyhow::Result<T> {
