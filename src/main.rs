@@ -15,6 +15,7 @@ mod node;
 mod pki;
 mod stream;
 mod sys;
+mod tunnel;
 
 use std::process::ExitCode;
 
@@ -23,10 +24,14 @@ type Role = fn(Vec<String>) -> anyhow::Result<ExitCode>;
 
 /// Every name the binary answers to, and what it is then.
 const ROLES: &[(&str, Role)] = &[
-    ("kube-apiserver", control::apiserver::run),
+    ("kube-apiserver", |argv| control::apiserver::run(argv, tunnel::roads)),
     ("kube-controller-manager", control::controllers::run),
     ("kube-scheduler", control::scheduler::run),
     ("csr-approver", control::approver::run),
+    ("konnectivity-server", tunnel::server::run),
+    ("konnectivity-agent", tunnel::agent::run),
+    ("proxy-server", tunnel::server::run),
+    ("proxy-agent", tunnel::agent::run),
     ("kubelet", node::kubelet::run),
     ("kube-proxy", node::proxy::run),
     ("coredns", node::dns::run),

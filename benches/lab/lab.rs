@@ -58,6 +58,11 @@ impl Lab {
         Ok(serde_json::from_slice(&self.command(&["status", "-o", "json"]).output()?.stdout)?)
     }
 
+    /// Where the lab's keys are.
+    pub fn pki(&self) -> PathBuf {
+        self.home.path().join("state/minilab/bench/pki")
+    }
+
     pub fn kubeconfig_path(&self) -> PathBuf {
         self.home.path().join("state/minilab/bench/kubeconfig")
     }

@@ -2,17 +2,21 @@
 //! best in the same run. Nothing here passes or fails; the numbers are for people.
 //!
 //! `just bench --rounds 20` repeats more; `just bench api` runs one part (`up`, `memory`, `pods`, `api`,
-//! `streams`, `services`, `network`).
+//! `streams`, `services`, `network`, `tunnel`).
 
 mod api;
 mod figures;
 mod lab;
 mod network;
+#[allow(dead_code, reason = "the bench is one kind of client and sends few of the packets")]
+#[path = "../../src/tunnel/konnectivity/packet.rs"]
+mod packet;
 mod pods;
 #[allow(dead_code, unused_imports, reason = "the bench is one end of the codec and runs none of its tests")]
 #[path = "../../src/stream/mod.rs"]
 mod stream;
 mod streams;
+mod tunnel;
 mod up;
 
 use figures::Report;
@@ -32,7 +36,7 @@ fn main() -> anyhow::Result<()> {
     if wanted("up") {
         up::measure(rounds, &mut report)?;
     }
-    if ["memory", "pods", "api", "streams", "services", "network"].into_iter().any(wanted) {
+    if ["memory", "pods", "api", "streams", "services", "network", "tunnel"].into_iter().any(wanted) {
         let lab = lab::Lab::up()?;
         if wanted("memory") {
             up::memory(&lab, &mut report)?;
@@ -51,6 +55,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted("network") {
             network::traffic(&lab, &mut report)?;
+        }
+        if wanted("tunnel") {
+            tunnel::measure(&lab, rounds, &mut report)?;
         }
     }
     report.print();

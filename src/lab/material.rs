@@ -170,6 +170,7 @@ const CLIENTS: &[(&str, &str, &[&str])] = &[
     ("scheduler", "system:kube-scheduler", &[]),
     ("kube-proxy", "system:kube-proxy", &[]),
     ("csr-approver", "minilab:csr-approver", &[]),
+    ("konnectivity-server", "system:konnectivity-server", &[]),
 ];
 
 /// Issues a client's certificate in a lab that has its authority already.

@@ -199,7 +199,7 @@ mod tests {
             host("node-1", HostKind::Node, &["192.0.2.11/24"], gateway),
             host("node-2", HostKind::Node, &["192.0.2.12/24"], gateway),
         ];
-        Plan { hosts, forwards: Vec::new(), objects: Vec::new() }
+        Plan { hosts, forwards: Vec::new(), bars: Vec::new(), objects: Vec::new() }
     }
 
     #[test]

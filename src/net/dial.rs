@@ -49,6 +49,9 @@ pub enum DialError {
     HandshakeTimeout,
     #[error("{0:?} is no name a certificate could have")]
     Name(String),
+    /// A tunnel's own words.
+    #[error("{0}")]
+    Tunnel(String),
 }
 
 /// Straight through this network namespace.
@@ -82,6 +85,13 @@ impl Dial for Given {
             Ok(Box::new(socket.connect(to).await.map_err(failed)?) as BoxStream)
         })
     }
+}
+
+/// The API server's roads, by what is at the other end (`EgressSelectorConfiguration`'s names).
+#[derive(Clone)]
+pub struct Roads {
+    /// Kubelets, nodes, pods, services, and what a webhook names as a service.
+    pub cluster: Arc<dyn Dial>,
 }
 
 /// A tuned TCP connection.

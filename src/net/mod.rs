@@ -12,14 +12,16 @@ mod listen;
 mod records;
 mod serve;
 mod tls;
+mod unix;
 
-pub use dial::{BoxStream, Dial, DialError, Direct, Given, TlsDialer};
+pub use dial::{BoxStream, Dial, DialError, Dialing, Direct, Given, Roads, TlsDialer};
 pub use go_text::{go_text, io_text};
 pub use hello::client_hello;
-pub use listen::{bind, bind_udp, inherit};
+pub use listen::{bind, bind_udp, inherit, tune};
 pub use records::Records;
 pub use serve::{Peer, Server};
-pub use tls::{Identity, Protocols, ServingCert, Verify, client_config};
+pub use tls::{Clients, Identity, Protocols, ServingCert, Verify, client_config};
+pub use unix::{bind_unix, connect_unix};
 
 /// What can go wrong before a connection exists.
 #[derive(Debug, thiserror::Error)]

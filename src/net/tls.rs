@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
@@ -99,6 +99,35 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
+/// What a server asks of its clients in the handshake.
+#[derive(Debug, Clone)]
+pub enum Clients {
+    /// Nothing: who they are is said, if at all, above TLS.
+    Anonymous,
+    /// A certificate, if they have one; the HTTP layer judges it.
+    Requested,
+    /// A certificate of one of these authorities (a PEM bundle): Go's `tls.RequireAndVerifyClientCert`.
+    Verified(Vec<u8>),
+}
+
+impl Clients {
+    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, NetError> {
+        let bundle = match self {
+            Self::Anonymous => return Ok(WebPkiClientVerifier::no_client_auth()),
+            Self::Requested => {
+                return Ok(Arc::new(RequestOnly(provider().signature_verification_algorithms)));
+            }
+            Self::Verified(bundle) => bundle,
+        };
+        let mut roots = RootCertStore::empty();
+        for cert in pki::certificates(bundle)? {
+            roots.add(cert)?;
+        }
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+        builder.build().map_err(|error| NetError::Tls(Error::General(error.to_string())))
+    }
+}
+
 /// A serving certificate that can be replaced while connections come in.
 #[derive(Debug, Clone, Default)]
 pub struct ServingCert {
@@ -149,11 +178,19 @@ impl ServingCert {
 
     /// A server's configuration: a client certificate is requested, never required.
     pub fn server_config(&self, protocols: Protocols) -> Result<Arc<ServerConfig>, NetError> {
-        let algorithms = provider().signature_verification_algorithms;
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(Arc::new(RequestOnly(algorithms)))
-            .with_cert_resolver(Arc::new(self.clone()));
+        self.server_config_for(protocols, &Clients::Requested)
+    }
+
+    /// A server's configuration for these clients.
+    pub fn server_config_for(
+        &self,
+        protocols: Protocols,
+        clients: &Clients,
+    ) -> Result<Arc<ServerConfig>, NetError> {
+        let builder =
+            ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        let mut config =
+            builder.with_client_cert_verifier(clients.verifier()?).with_cert_resolver(Arc::new(self.clone()));
         config.alpn_protocols = protocols.alpn();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;

@@ -60,3 +60,10 @@ pub fn listen_long(listener: impl AsFd) -> io::Result<()> {
     nix::sys::socket::listen(&listener.as_fd(), Backlog::MAXCONN)?;
     Ok(())
 }
+
+/// How much memory this process holds, as `VmRSS` has it.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+}

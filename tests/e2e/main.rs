@@ -34,3 +34,4 @@ mod service_kinds;
 mod services;
 mod streams;
 mod switch;
+mod tunnels;

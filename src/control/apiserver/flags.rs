@@ -26,7 +26,6 @@ const UNIMPLEMENTED: &[&str] = &[
     "contention-profiling",
     "default-watch-cache-size=",
     "delete-collection-workers=",
-    "egress-selector-config-file=",
     "enable-aggregator-routing",
     "enable-garbage-collector",
     "enable-priority-and-fairness",
@@ -88,6 +87,9 @@ pub struct Flags {
     /// How the endpoints of the `kubernetes` service are kept; `master-count` is deprecated.
     #[arg(long, value_enum, default_value = "lease")]
     pub endpoint_reconciler_type: ReconcilerType,
+    /// Where connections to the cluster go through.
+    #[arg(long)]
+    pub egress_selector_config_file: Option<PathBuf>,
     /// minilab's own: where the embedded store is kept.
     #[arg(long, default_value = "/var/lib/minilab/store")]
     pub minilab_store_dir: PathBuf,

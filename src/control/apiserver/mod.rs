@@ -48,8 +48,12 @@ use tokio_util::sync::CancellationToken;
 use flags::Flags;
 use server::Prepared;
 
+/// Makes the roads to the cluster of what `--egress-selector-config-file` names: the tunnels' side, which this
+/// server does not know.
+pub type RoadBuilder = fn(Option<&std::path::Path>) -> anyhow::Result<crate::net::Roads>;
+
 /// The role's entry point.
-pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
+pub fn run(argv: Vec<String>, roads: RoadBuilder) -> anyhow::Result<ExitCode> {
     let flags = match Flags::read(argv) {
         Ok(flags) => flags,
         Err(error) => {
@@ -72,7 +76,9 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
             }
             told.cancel();
         });
-        Prepared::build(flags).await?.serve(stop).await.context("serve the API")
+        let roads =
+            roads(flags.egress_selector_config_file.as_deref()).context("set up the egress selector")?;
+        Prepared::build(flags, roads).await?.serve(stop).await.context("serve the API")
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -24,7 +24,7 @@ use super::masters::{Advertised, Masters};
 use super::proxy::Proxy;
 use super::system::{self, FrontDoor};
 use crate::control::store::Store;
-use crate::net::{self, Identity, Protocols, Server, ServingCert};
+use crate::net::{self, Identity, Protocols, Roads, Server, ServingCert};
 use crate::sys::inherit;
 
 /// How long requests under way may take once the server is told to stop.
@@ -137,13 +137,14 @@ pub enum ServeError {
 /// Everything that could be prepared before the store opens.
 pub struct Prepared {
     flags: Flags,
+    roads: Roads,
     listeners: Vec<(&'static str, TcpListener, Server)>,
 }
 
 impl Prepared {
     /// Loads the certificate and takes or binds the listeners: the part of a start that a successor does
     /// while its predecessor still holds the store.
-    pub async fn build(flags: Flags) -> Result<Self, ServeError> {
+    pub async fn build(flags: Flags, roads: Roads) -> Result<Self, ServeError> {
         let identity =
             Identity { cert_pem: read(&flags.tls_cert_file)?, key_pem: read(&flags.tls_private_key_file)? };
         let cert = ServingCert::new(&identity)?;
@@ -159,7 +160,7 @@ impl Prepared {
             let address = SocketAddr::new(flags.bind_address, flags.secure_port);
             listeners.push(("secure", net::bind(address).await?, server("secure")?));
         }
-        Ok(Self { flags, listeners })
+        Ok(Self { flags, roads, listeners })
     }
 
     /// Opens the store and serves until `stop` is cancelled.
@@ -170,7 +171,7 @@ impl Prepared {
             opened.map_err(|error| std::io::Error::other(error.to_string())).map_err(|source| {
                 ServeError::Read { path: self.flags.minilab_store_dir.display().to_string(), source }
             })??;
-        let api = build_api(&self.flags, store)?;
+        let api = build_api(&self.flags, &self.roads, store)?;
         let masters = Masters::new(advertised(&self.flags), self.flags.endpoint_reconciler_type);
         let own = async {
             masters.mend_service(&api).await.map_err(ServeError::Own)?;
@@ -222,7 +223,7 @@ async fn close(api: &Api) {
     tracing::info!(left, "the store is closed");
 }
 
-fn build_api(flags: &Flags, store: Store) -> Result<Arc<Api>, ServeError> {
+fn build_api(flags: &Flags, roads: &Roads, store: Store) -> Result<Arc<Api>, ServeError> {
     let authorizer = Arc::new(flags.authz.build(store.clone())?);
     let authenticator = flags.authn.build(store.clone(), flags.authz.always_allows())?;
     let host = Door {
@@ -238,8 +239,8 @@ fn build_api(flags: &Flags, store: Store) -> Result<Arc<Api>, ServeError> {
         admission,
         audit: flags.audit.build()?,
         front_door: FrontDoor::of(&flags.authn)?,
-        kubelets: flags.kubelet.build(store.clone(), Arc::new(net::Direct))?,
-        proxy: Proxy::new(Arc::new(net::Direct), flags.features.build(), flags.museum.clone())?,
+        kubelets: flags.kubelet.build(store.clone(), Arc::clone(&roads.cluster))?,
+        proxy: Proxy::new(Arc::clone(&roads.cluster), flags.features.build(), flags.museum.clone())?,
         advertised: SocketAddr::new(at.address, at.port).to_string(),
         service_range: flags.service_cluster_ip_range,
         node_ports: flags.service_node_port_range,

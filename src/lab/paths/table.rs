@@ -482,7 +482,7 @@ pub const PATHS: &[PathInfo] = &[
                     "absent",
                     "/etc/kubernetes/egress-selector-configuration.yaml",
                 )],
-                planned: false,
+                planned: true,
             },
             SettingInfo {
                 id: Setting::EgressAgent,
@@ -501,7 +501,7 @@ pub const PATHS: &[PathInfo] = &[
                     "absent",
                     "konnectivity-agent",
                 )],
-                planned: false,
+                planned: true,
             },
             SettingInfo {
                 id: Setting::EgressSshHostKey,

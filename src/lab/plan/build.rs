@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::node::Joining;
-use super::{Forward, HostKind, HostPlan, Plan, control, node, objects};
+use super::{Forward, HostKind, HostPlan, Plan, control, konnectivity, node, objects};
 use crate::lab::paths::Mode;
 use crate::lab::spec::Spec;
 
@@ -54,7 +54,7 @@ pub fn plan(spec: &Spec) -> Plan {
     hosts.extend(numbers.iter().map(|number| node::host(*number, &settings, join(*number))));
     let balancer = SocketAddr::from((BALANCER, API_PORT));
     let forwards = vec![Forward { at: balancer, to: SocketAddr::from((CONTROL, API_PORT)) }];
-    Plan { hosts, forwards, objects }
+    Plan { hosts, forwards, bars: konnectivity::bars(&settings), objects }
 }
 
 /// An address in a /24.
@@ -112,7 +112,12 @@ mod tests {
                 };
             }
         }
-        text + "=== forwards\n" + &yaml(&plan.forwards) + "=== objects\n" + &yaml(&plan.objects)
+        text + "=== forwards\n"
+            + &yaml(&plan.forwards)
+            + "=== bars\n"
+            + &yaml(&plan.bars)
+            + "=== objects\n"
+            + &yaml(&plan.objects)
     }
 
     fn yaml(value: &impl serde::Serialize) -> String {
@@ -136,11 +141,13 @@ mod tests {
         for (path, row) in rows() {
             let with = |mode| {
                 let mut spec = Spec::new("minilab", 1, Profile::Default, 6443);
-                // Without a request there is nothing to approve.
-                if row.id == Setting::ToKubeletApproval {
-                    let stage = "apiserver-to-kubelet.serving-certificates".to_owned();
-                    spec.settings.insert(stage, Mode::Hardened);
-                }
+                // Without a request there is nothing to approve, without a tunnel no agent.
+                let stage = match row.id {
+                    Setting::ToKubeletApproval => Some("apiserver-to-kubelet.serving-certificates"),
+                    Setting::EgressAgent => Some("apiserver-egress.tunnel"),
+                    _ => None,
+                };
+                spec.settings.extend(stage.map(|stage| (stage.to_owned(), Mode::Hardened)));
                 spec.settings.insert(format!("{}.{}", path.name, row.name), mode);
                 plan(&spec)
             };

@@ -12,13 +12,13 @@ use super::build::{
 use super::manifest::{Probe, StaticPod};
 use super::{
     Command, Contents, Credential, HostKind, HostPlan, Kubeconfig, ListenAt, Listener, PlannedFile, RolePlan,
-    Trust, approver, node,
+    Trust, approver, konnectivity, node,
 };
 use crate::lab::paths::{Setting, Settings};
 
 /// Where kubeadm keeps certificates.
 const PKI: &str = "/etc/kubernetes/pki";
-pub(super) const MANIFESTS: &str = "/etc/kubernetes/manifests";
+pub const MANIFESTS: &str = "/etc/kubernetes/manifests";
 /// What the kubeadm role reads.
 pub const KUBEADM_CONFIG: &str = "/etc/kubernetes/kubeadm-config.yaml";
 const AUTHENTICATION_CONFIG: &str = "/etc/kubernetes/authentication-config.yaml";
@@ -31,6 +31,7 @@ pub fn host(settings: &Settings, nodes: &[usize], objects: &[Value]) -> HostPlan
     let mut files = certificates();
     files.extend(kubeconfigs(settings));
     files.extend(manifests(settings));
+    files.extend(konnectivity::files(settings));
     files.push(template(KUBEADM_CONFIG, kubeadm_config(settings)));
     files.push(text(ADDONS, 0o600, documents(objects)));
     if settings.hardened(Setting::AccessAnonymous) {
@@ -40,6 +41,7 @@ pub fn host(settings: &Settings, nodes: &[usize], objects: &[Value]) -> HostPlan
         files.push(template(STATIC_TOKENS, "${static-token},kubelet,kubelet,\"system:masters\"\n".into()));
     }
     let mut roles = roles();
+    roles.extend(konnectivity::role(settings));
     if approver::wanted(settings) {
         files.extend(approver::files(settings, nodes));
         // kubeadm's last act is to grant it what it needs.
@@ -132,6 +134,7 @@ fn manifests(settings: &Settings) -> Vec<PlannedFile> {
                 ready: "/readyz",
                 // AlwaysAllow turns anonymous requests off, health checks among them.
                 unanswered: settings.insecure(Setting::AccessAuthorization),
+                scheme: "HTTPS",
             }),
             advertised: Some(SocketAddr::from((CONTROL, API_PORT))),
         },
@@ -145,6 +148,7 @@ fn manifests(settings: &Settings) -> Vec<PlannedFile> {
                 live: "/healthz",
                 ready: "/healthz",
                 unanswered: false,
+                scheme: "HTTPS",
             }),
             advertised: None,
         },
@@ -158,6 +162,7 @@ fn manifests(settings: &Settings) -> Vec<PlannedFile> {
                 live: "/livez",
                 ready: "/readyz",
                 unanswered: false,
+                scheme: "HTTPS",
             }),
             advertised: None,
         },
@@ -222,6 +227,9 @@ fn apiserver_choices(settings: &Settings) -> Vec<String> {
     if settings.hardened(Setting::ToKubeletCa) {
         flags.push("--kubelet-certificate-authority=/etc/kubernetes/pki/ca.crt".into());
     }
+    if konnectivity::wanted(settings) {
+        flags.push(format!("--egress-selector-config-file={}", konnectivity::EGRESS));
+    }
     if settings.insecure(Setting::NodeCredential) {
         flags.push(format!("--token-auth-file={STATIC_TOKENS}"));
     }
@@ -275,7 +283,7 @@ fn component_flags(conf: &str, settings: &Settings) -> Vec<String> {
 }
 
 /// A part of the control plane that a manifest starts.
-fn from_manifest(name: &str) -> RolePlan {
+pub fn from_manifest(name: &str) -> RolePlan {
     RolePlan {
         name: name.into(),
         host: "control".into(),

@@ -25,16 +25,23 @@ pub struct Probe<'a> {
     pub ready: &'a str,
     /// Where nobody without a credential is answered a kubelet can only see that somebody listens.
     pub unanswered: bool,
+    pub scheme: &'a str,
 }
 
 impl StaticPod<'_> {
     /// The manifest's YAML.
     pub fn to_yaml(&self) -> String {
+        let image = format!("minilab/{}:{}", self.name, super::KUBERNETES_VERSION);
+        self.to_yaml_of(&image, self.name)
+    }
+
+    /// The manifest of an image whose program has a name of its own.
+    pub fn to_yaml_of(&self, image: &str, program: &str) -> String {
         let Self { name, cpu, probe, .. } = self;
         let mut flags = self.flags.clone();
         flags.sort();
         let command: String =
-            std::iter::once((*name).to_owned()).chain(flags).map(|word| format!("    - {word}\n")).collect();
+            std::iter::once(program.to_owned()).chain(flags).map(|word| format!("    - {word}\n")).collect();
         let annotation = self.advertised.map_or_else(String::new, |at| {
             format!("  annotations:\n    kubeadm.kubernetes.io/{name}.advertise-address.endpoint: {at}\n")
         });
@@ -45,13 +52,12 @@ impl StaticPod<'_> {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata:\n{annotation}  labels:\n    component: {name}\n    \
              tier: control-plane\n  name: {name}\n  namespace: kube-system\nspec:\n  containers:\n  - command:\n\
-             {command}    image: minilab/{name}:{version}\n    imagePullPolicy: IfNotPresent\n{live}    \
+             {command}    image: {image}\n    imagePullPolicy: IfNotPresent\n{live}    \
              name: {name}\n{ready}    resources:\n      requests:\n        cpu: {cpu}\n{startup}    \
              volumeMounts:\n    - mountPath: /etc/kubernetes\n      name: k8s-certs\n      readOnly: true\n  \
              hostNetwork: true\n  priority: 2000001000\n  priorityClassName: system-node-critical\n  \
              securityContext:\n    seccompProfile:\n      type: RuntimeDefault\n  volumes:\n  - hostPath:\n      \
              path: /etc/kubernetes\n      type: DirectoryOrCreate\n    name: k8s-certs\nstatus: {{}}\n",
-            version = super::KUBERNETES_VERSION,
         )
     }
 }
@@ -76,7 +82,8 @@ impl Probe<'_> {
             false => (
                 format!(
                     "      httpGet:\n        host: {host}\n        path: {path}\n        port: probe-port\n        \
-                     scheme: HTTPS\n"
+                     scheme: {}\n",
+                    self.scheme
                 ),
                 String::new(),
             ),

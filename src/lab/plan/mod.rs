@@ -10,6 +10,7 @@ mod build;
 mod control;
 mod difference;
 mod edit_role;
+mod konnectivity;
 mod manifest;
 mod node;
 mod objects;
@@ -21,9 +22,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::hostroot;
+
 pub use build::{BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_SERVICE, KUBERNETES_VERSION, endpoint, plan};
 #[cfg(test)]
 pub use control::KUBEADM_CONFIG;
+pub use control::{MANIFESTS, from_manifest};
 pub use difference::{Difference, Direction, FileChange, ObjectChange, RoleChange, Turn};
 
 /// A whole lab.
@@ -34,6 +38,9 @@ pub struct Plan {
     pub hosts: Vec<HostPlan>,
     /// Doors on `wire` that lead elsewhere: the control plane's load-balancer address.
     pub forwards: Vec<Forward>,
+    /// Who may not open connections to the other site.
+    #[serde(default)]
+    pub bars: Vec<Bar>,
     /// Objects the settings ask for, applied by field manager `minilab`.
     pub objects: Vec<Value>,
 }
@@ -76,6 +83,13 @@ pub struct HostPlan {
 pub struct Forward {
     pub at: SocketAddr,
     pub to: SocketAddr,
+}
+
+/// Wire drops, and counts, every new connection from this address to anywhere outside its own site.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bar {
+    pub from: std::net::Ipv4Addr,
 }
 
 /// A file as an administrator would have written it.
@@ -248,8 +262,12 @@ fn command_of_manifest(path: &Path, text: &str) -> Result<Vec<String>, CommandEr
         list.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect()
     };
     let mut argv = words("command");
-    if argv.is_empty() {
+    let Some(program) = argv.first_mut() else {
         return Err(CommandError::NoCommand { path: path.to_owned() });
+    };
+    // An image that is built in has its program at its root, where a host has nothing.
+    if let Some(name) = program.strip_prefix('/').filter(|name| hostroot::LINKS.contains(name)) {
+        *program = name.to_owned();
     }
     argv.extend(words("args"));
     Ok(argv)
@@ -272,6 +290,13 @@ mod tests {
         let command = Command::Manifest("/m.yaml".into());
         let argv = command.argv(|_| Ok(text.to_owned())).unwrap();
         assert_eq!(argv, ["kube-scheduler", "--v=2", "--x"]);
+    }
+
+    #[test]
+    fn a_program_at_an_images_root_is_the_role_of_that_name() {
+        let text = "spec: {containers: [{command: [/proxy-server, --a]}]}";
+        let argv = Command::Manifest("/m.yaml".into()).argv(|_| Ok(text.to_owned())).unwrap();
+        assert_eq!(argv, ["proxy-server", "--a"]);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 
 use serde_json::{Value, json};
 
-use super::approver;
 use super::edit_role::edit_role;
+use super::{approver, konnectivity};
 use crate::lab::paths::{Setting, Settings};
 
 /// The namespace of the lab's own accounts.
@@ -31,6 +31,7 @@ pub fn asked_for(settings: &Settings) -> Vec<Value> {
         objects.push(approver_role());
         objects.push(binding("minilab:csr-approver", "minilab:csr-approver", subject_user(approver::USER)));
     }
+    objects.extend(konnectivity::objects(settings));
     if settings.insecure(Setting::AccessAnonymous) {
         objects.push(binding("minilab:anonymous", "cluster-admin", subject_group("system:unauthenticated")));
     }

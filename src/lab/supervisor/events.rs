@@ -126,6 +126,7 @@ impl Supervisor {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut keeper = pipe::Receiver::from_owned_fd(life)?;
         let manifests = Manifests::watch(&self.manifest_directories())?;
+        self.adopt_manifests();
         let mut inbox = self.inbox.take().context("the supervisor runs once")?;
         for plan in self.hosts.plans().to_vec() {
             self.listen_to(&plan.name);

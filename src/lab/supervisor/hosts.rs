@@ -12,14 +12,14 @@ use nix::sched::CloneFlags;
 use super::SupervisorError;
 use crate::lab::hostroot;
 use crate::lab::order::{Blueprint, ORDERS, Order};
-use crate::lab::plan::{Forward, HostKind, HostPlan, Plan};
+use crate::lab::plan::{Bar, Forward, HostKind, HostPlan, Plan};
 use crate::lab::state::LabDir;
 use crate::lab::topology::{self, Attachment, Cable};
 use crate::sys::child::Spawn;
 use crate::sys::mount;
 use crate::sys::namespace::Network;
 use crate::sys::netlink::Route;
-use crate::sys::nft::{Batch, ChainKind, Family, Hook, Protocol, Rule, priority};
+use crate::sys::nft::{Batch, ChainKind, Family, Hook, Protocol, Rule, Verdict, priority};
 use crate::sys::packet::PacketSocket;
 use crate::sys::process;
 
@@ -52,6 +52,7 @@ pub struct Hosts {
     run: PathBuf,
     plans: Vec<HostPlan>,
     forwards: Vec<Forward>,
+    bars: Vec<Bar>,
     cables: Vec<Cable>,
     running: BTreeMap<String, Running>,
     /// By node: the pods behind it, and where it is.
@@ -79,6 +80,7 @@ impl Hosts {
             run,
             plans: plan.hosts.clone(),
             forwards: plan.forwards.clone(),
+            bars: plan.bars.clone(),
             cables: topology::cables(plan),
             running: BTreeMap::new(),
             routes: BTreeMap::new(),
@@ -98,6 +100,7 @@ impl Hosts {
         };
         self.plans = plan.hosts.clone();
         self.forwards = plan.forwards.clone();
+        self.bars = plan.bars.clone();
         // A host that goes still hangs on its cable until it is unplugged.
         let gone = not_in(&before, &after);
         let loose = |cable: &&Cable| gone.contains(&cable.near.host) || gone.contains(&cable.far.host);
@@ -164,6 +167,17 @@ impl Hosts {
         }
     }
 
+    /// Wire lets these open no connections to the other site from now on.
+    pub fn bar(&mut self, bars: &[Bar]) -> Result<(), SupervisorError> {
+        if self.bars != bars {
+            self.bars = bars.to_vec();
+            if let Some(wire) = self.running.get("wire") {
+                set_rules(&wire.attachment, &self.forwards, &self.bars)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Plugs the cables of these hosts in, sets wire's doors and the pods' routes.
     pub fn connect(&mut self, fresh: &[&str]) -> Result<(), SupervisorError> {
         for cable in &self.cables {
@@ -183,7 +197,7 @@ impl Hosts {
         for plan in self.plans.iter().filter(|plan| fresh.contains(&plan.name.as_str())) {
             let Some(host) = self.running.get_mut(&plan.name) else { continue };
             if plan.kind == HostKind::Wire {
-                open_doors(&host.attachment, &self.forwards)?;
+                set_rules(&host.attachment, &self.forwards, &self.bars)?;
             }
             for (node, (cidr, via)) in self.routes.iter().filter(|_| routes_pods(plan.kind)) {
                 if *node != plan.name {
@@ -267,7 +281,7 @@ fn routes_pods(kind: HostKind) -> bool {
 
 /// The load balancer's addresses lead to where they are served. A connection from the server's own host
 /// would be answered past wire, so wire stands in for it.
-fn open_doors(wire: &Attachment, forwards: &[Forward]) -> Result<(), SupervisorError> {
+fn set_rules(wire: &Attachment, forwards: &[Forward], bars: &[Bar]) -> Result<(), SupervisorError> {
     let mut batch = Batch::replace(Family::Ip, TABLE);
     batch.base_chain("prerouting", ChainKind::Nat, Hook::Prerouting, priority::DSTNAT);
     batch.base_chain("output", ChainKind::Nat, Hook::Output, priority::DSTNAT);
@@ -280,6 +294,13 @@ fn open_doors(wire: &Attachment, forwards: &[Forward]) -> Result<(), SupervisorE
         batch.rule("output", &enters().dnat(*to.ip(), to.port()));
         let back = Rule::new().source(server).destination(server);
         batch.rule("postrouting", &back.destination_port(Protocol::Tcp, to.port()).snat(*at.ip()));
+    }
+    // Answers pass: a node may always speak first. What is dropped is counted, and `nft list ruleset` shows it.
+    batch.base_chain("forward", ChainKind::Filter, Hook::Forward, priority::FILTER);
+    for bar in bars {
+        let site = Ipv4Net::new(bar.from, 24).unwrap_or_else(|_| Ipv4Net::from(bar.from)).trunc();
+        let opens = Rule::new().source(bar.from.into()).destination_outside(site).new_connection();
+        batch.rule("forward", &opens.counter().verdict(&Verdict::Drop));
     }
     wire.network
         .enter(|| batch.commit())

@@ -11,7 +11,12 @@ use super::events::Supervisor;
 use super::role::Input;
 use super::start::Role;
 use crate::lab::files::Tree;
+use crate::lab::hostroot;
+use crate::lab::plan::{MANIFESTS, from_manifest};
 use crate::sys::ready::Readable;
+
+/// The host whose manifests may be written by hand.
+const CONTROL: &str = "control";
 
 /// Says that something in one of the directories may have changed.
 pub struct Manifests {
@@ -51,8 +56,37 @@ impl Supervisor {
         self.roles.iter().filter_map(watched).collect()
     }
 
+    /// Manifests that no plan has, written by hand: a program the binary has makes a role, as any static pod
+    /// would run on a kubelet.
+    pub(super) fn adopt_manifests(&mut self) {
+        let Ok(entries) = std::fs::read_dir(self.lab.host(CONTROL).join(MANIFESTS.trim_start_matches('/')))
+        else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let file = entry.file_name();
+            let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".yaml")) else { continue };
+            let known = |role: &Role| role.plan.host == CONTROL && role.plan.name == name;
+            if self.roles.iter().any(known) {
+                continue;
+            }
+            let plan = from_manifest(name);
+            let Ok(tree) = Tree::of(&self.lab, CONTROL) else { continue };
+            let read = |path: &std::path::Path| match tree.read(path) {
+                Ok(Some(bytes)) => String::from_utf8(bytes).map_err(io::Error::other),
+                _ => Err(io::ErrorKind::NotFound.into()),
+            };
+            let program = plan.command.argv(read).ok().and_then(|argv| argv.into_iter().next());
+            if program.is_some_and(|program| hostroot::LINKS.contains(&program.as_str())) {
+                tracing::info!(role = name, "A manifest appeared");
+                self.roles.push(Role::new(plan));
+            }
+        }
+    }
+
     /// Restarts, stops and starts roles whose manifests changed.
     pub(super) fn read_manifests(&mut self) {
+        self.adopt_manifests();
         if self.held.is_some() {
             return;
         }

@@ -26,6 +26,11 @@ impl Supervisor {
             Ok(plan) => plan,
             Err(error) => return caller.answer(&refusal(format!("{error:#}")), None),
         };
+        // Wire closes with the API server's turn, when what replaces the direct way is there; it opens at once.
+        let closes = plan.bars.is_empty() || restart.iter().any(|role| role.starts_with("kube-apiserver@"));
+        if closes && let Err(error) = self.hosts.bar(&plan.bars) {
+            return caller.answer(&refusal(text(&error)), None);
+        }
         let mut turned = self.take_in(&plan);
         for at in 0..self.roles.len() {
             let role = &self.roles[at];

@@ -77,7 +77,32 @@ pub fn resolve(name: &str) -> Result<Image, ImageError> {
             _ => return Ok(image),
         }
     }
+    if let Some(image) = component(&reference)? {
+        return Ok(image);
+    }
     Err(ImageError::NotFound { reference: reference.to_string() })
+}
+
+/// Images of real components whose program this binary is: repository, its program's place in the image, and
+/// the name the binary has for it.
+const COMPONENTS: &[(&str, &str, &str)] = &[
+    ("registry.k8s.io/kas-network-proxy/proxy-agent", "/proxy-agent", "proxy-agent"),
+    ("registry.k8s.io/kas-network-proxy/proxy-server", "/proxy-server", "proxy-server"),
+];
+
+/// The built-in image under a real component's name, of whatever tag: its program is this binary.
+fn component(reference: &Reference) -> Result<Option<Image>, ImageError> {
+    let found = COMPONENTS.iter().find(|(repository, ..)| reference.repository == *repository);
+    let Some((repository, program, name)) = found.filter(|_| reference.digest.is_none()) else {
+        return Ok(None);
+    };
+    let mut image = toolbox::image()?;
+    let tag = reference.tag.as_deref().unwrap_or(toolbox::TAG);
+    image.reference = format!("{repository}:{tag}");
+    image.layers.insert(0, toolbox::with_program(program, name)?);
+    image.config.cmd = Vec::new();
+    image.config.entrypoint = vec![(*program).to_owned()];
+    Ok(Some(image))
 }
 
 /// The images of this node, for its status.

@@ -84,6 +84,26 @@ pub fn image() -> Result<Image, ImageError> {
     })
 }
 
+/// A layer that has nothing but a link to the binary at a program's place.
+pub fn with_program(program: &str, name: &str) -> Result<PathBuf, ImageError> {
+    let layer = Path::new(STORE).join(format!("program-{name}"));
+    if layer.exists() {
+        return Ok(layer);
+    }
+    let failed = |source| ImageError::Prepare { reference: name.to_owned(), path: layer.clone(), source };
+    let draft = layer.with_extension(std::process::id().to_string());
+    fs::create_dir_all(&draft).map_err(failed)?;
+    symlink(format!("/opt/minilab/bin/{name}"), draft.join(program.trim_start_matches('/')))
+        .map_err(failed)?;
+    fs::set_permissions(&draft, Permissions::from_mode(0o755)).map_err(failed)?;
+    match fs::rename(&draft, &layer) {
+        // Another shim was quicker.
+        Err(_) if layer.exists() => fs::remove_dir_all(&draft).map_err(failed)?,
+        result => result.map_err(failed)?,
+    }
+    Ok(layer)
+}
+
 /// The binary's digest together with the skeleton's, remembered as long as the binary is the same file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -322,6 +322,11 @@ impl Rule {
         })
     }
 
+    /// `counter`: packets and bytes that got this far.
+    pub fn counter(self) -> Self {
+        self.expression("counter", |_| {})
+    }
+
     /// Ends with a verdict.
     pub fn verdict(self, verdict: &Verdict) -> Self {
         self.expression("immediate", |immediate| {

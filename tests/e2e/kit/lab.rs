@@ -67,6 +67,22 @@ impl Lab {
         lab
     }
 
+    /// A lab whose settings are written before it is first put up.
+    pub fn with(settings: &[(&str, &str)]) -> Self {
+        let lab = Self::new();
+        let state = lab.home.path().join("state/minilab").join(&lab.name);
+        std::fs::create_dir_all(&state).unwrap();
+        let rows: String = settings.iter().map(|(name, mode)| format!("  {name}: {mode}\n")).collect();
+        let spec = format!(
+            "apiVersion: minilab.dev/v1alpha1\nkind: Lab\nname: {}\nnodes: 2\nport: {}\nsettings:\n{rows}",
+            lab.name,
+            free_port()
+        );
+        std::fs::write(state.join("lab.yaml"), spec).unwrap();
+        lab.minilab(&["up"]).ok();
+        lab
+    }
+
     /// A command in this lab's surroundings and no other's.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
@@ -195,6 +211,10 @@ impl Lab {
     pub fn keeper(&self) -> i32 {
         self.status()["keeperPid"].as_i64().expect("status names the keeper") as i32
     }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 impl Drop for Lab {

@@ -5,26 +5,6 @@ use std::time::Duration;
 use super::{put, reconfigure, restart};
 use crate::kit::{Lab, eventually};
 
-/// A lab whose settings are written before it is first put up.
-fn lab_with(settings: &[(&str, &str)]) -> Lab {
-    let lab = Lab::new();
-    let state = lab.home.path().join("state/minilab").join(&lab.name);
-    std::fs::create_dir_all(&state).unwrap();
-    let rows: String = settings.iter().map(|(name, mode)| format!("  {name}: {mode}\n")).collect();
-    let spec = format!(
-        "apiVersion: minilab.dev/v1alpha1\nkind: Lab\nname: {}\nnodes: 2\nport: {}\nsettings:\n{rows}",
-        lab.name,
-        free_port()
-    );
-    std::fs::write(state.join("lab.yaml"), spec).unwrap();
-    lab.minilab(&["up"]).ok();
-    lab
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
 const SERVING: (&str, &str) = ("apiserver-to-kubelet.serving-certificates", "hardened");
 const VERIFIED: (&str, &str) = ("apiserver-to-kubelet.ca", "hardened");
 
@@ -71,7 +51,7 @@ fn approved(lab: &Lab, csr: &str) {
 
 #[test]
 fn a_verified_kubelet_is_approved_by_the_inventory_and_shows_its_logs() {
-    let lab = lab_with(&[SERVING, VERIFIED, ("apiserver-to-kubelet.approval", "hardened")]);
+    let lab = Lab::with(&[SERVING, VERIFIED, ("apiserver-to-kubelet.approval", "hardened")]);
     lab.run("web", "echo ready; sleep 1000");
     assert_eq!(lab.kubectl(&["logs", "web"]).ok(), "ready\n");
     assert!(lab.kubectl(&["exec", "web", "--", "id", "-u"]).ok().starts_with('0'));
@@ -121,7 +101,7 @@ fn without_a_certificate(lab: &Lab) {
 
 #[test]
 fn an_approver_that_believes_the_node_gives_it_its_siblings_address() {
-    let lab = lab_with(&[SERVING, VERIFIED, ("apiserver-to-kubelet.approval", "partial")]);
+    let lab = Lab::with(&[SERVING, VERIFIED, ("apiserver-to-kubelet.approval", "partial")]);
     ask_for(&lab, "early", &["192.0.2.12"]);
     eventually(Duration::from_secs(10), "the approver has seen it", || {
         let events = lab.kubectl(&["get", "events", "-A"]).ok();

@@ -1,0 +1,6 @@
+//! Both ends against each other, and each against a peer that behaves as upstream's specification says.
+
+mod agent;
+mod kit;
+mod pairs;
+mod server;
