@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::spdy::Session;
 use super::websocket::{Codec, Mux, Tunnel};
-use super::{portforward, remotecommand};
+use super::{IDLE, portforward, remotecommand};
 
 /// xorshift64*, so that rounds repeat without a crate.
 struct Dice(u64);
@@ -155,7 +155,8 @@ async fn channels_survive_any_bytes() {
         let (near, far) = duplex(4096);
         let codec = if round % 2 == 0 { Codec::Binary } else { Codec::Base64 };
         let serving = async {
-            let mut mux = Mux::server(far, codec, round % 3 == 0, &[true, false, false, false, true]).await;
+            let mut mux =
+                Mux::server(far, codec, round % 3 == 0, &[true, false, false, false, true], IDLE).await;
             let (mut stdin, mut stdout) = (mux.reader(0).unwrap(), mux.writer(1));
             let _ = stdout.write_all(b"hello").await;
             let mut heard = Vec::new();

@@ -32,7 +32,7 @@ pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection for C {}
 
-/// How long a connection may carry nothing: the kubelet's `streamingConnectionIdleTimeout`.
+/// How long a connection may carry nothing, where nobody says (`streamingConnectionIdleTimeout`'s default).
 const IDLE: Duration = Duration::from_secs(4 * 60 * 60);
 /// How long a client may take to create the streams it asked for (`DefaultStreamCreationTimeout`).
 /// Tests cannot wait that long.

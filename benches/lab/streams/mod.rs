@@ -54,6 +54,7 @@ pub fn measure(lab: &Lab, rounds: usize, report: &mut Report) -> anyhow::Result<
     let rounds = rounds.max(10);
     runtime.block_on(async {
         let client = Client::connect(lab).await?;
+        keep_long_logs(lab)?;
         run(&client, "streams", &["python3", "-c", SERVER]).await?;
         let line = "x".repeat(99);
         let write = format!("yes {line} | head -c {LOG}; sleep infinity");
@@ -88,6 +89,16 @@ pub fn measure(lab: &Lab, rounds: usize, report: &mut Report) -> anyhow::Result<
         anyhow::Ok(())
     })?;
     round_trip(lab, rounds, report)
+}
+
+/// A log of 100 MB would be rotated away at 10 MiB.
+fn keep_long_logs(lab: &Lab) -> anyhow::Result<()> {
+    let script = "echo 'containerLogMaxSize: 1Gi' >> /var/lib/kubelet/config.yaml";
+    for node in ["node-1", "node-2"] {
+        lab.minilab(&["exec", node, "--", "sh", "-c", script])?;
+        lab.minilab(&["restart", &format!("kubelet@{node}")])?;
+    }
+    Ok(())
 }
 
 /// Starts a pod and waits until it runs.

@@ -1,7 +1,7 @@
 //! Who listens to a running container, as its shim has it: pipes that carry what the container prints.
 //!
-//! A listener that does not read in time makes the container wait for a moment, so that a quick one loses
-//! nothing; one that stays behind is given up, because a container must never hang on its audience.
+//! A listener that does not read makes the container wait, as containerd's does, for as long as its connection
+//! lives: `kubectl run -i … | less` loses nothing. Only once the pod is to go are those who stay behind given up.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,8 +11,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::log::Source;
 
-/// How long a listener may take for what was read from the container at once.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a listener may still take once the pod is to go.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// What a listener's pipe holds, where the kernel allows it.
 const ROOM: i32 = 256 * 1024;
 
@@ -23,6 +23,8 @@ pub struct Attachment {
     pub connection: u64,
     pub call: u64,
     listeners: Vec<Listener>,
+    /// When who is still behind is given up.
+    until: Option<Instant>,
 }
 
 /// One stream of it.
@@ -30,9 +32,8 @@ pub struct Attachment {
 struct Listener {
     source: Source,
     pipe: OwnedFd,
-    /// What the pipe did not take, and since when.
+    /// What the pipe did not take.
     unsent: Vec<u8>,
-    since: Instant,
 }
 
 impl Attachment {
@@ -45,36 +46,29 @@ impl Attachment {
             fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             // Refused to a user who has many large pipes already; then it stays as it is.
             let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(ROOM));
-            listeners.push(Listener {
-                source: *source,
-                pipe: write,
-                unsent: Vec::new(),
-                since: Instant::now(),
-            });
+            listeners.push(Listener { source: *source, pipe: write, unsent: Vec::new() });
             ends.push(read);
         }
-        Ok((Attachment { connection, call, listeners }, ends))
+        Ok((Attachment { connection, call, listeners, until: None }, ends))
     }
 
     /// Passes on what the container printed.
     pub fn hear(&mut self, source: Source, bytes: &[u8]) {
         for listener in self.listeners.iter_mut().filter(|one| one.source == source) {
-            if listener.unsent.is_empty() {
-                listener.since = Instant::now();
-            }
             listener.unsent.extend_from_slice(bytes);
         }
         self.flush();
     }
 
-    /// Writes what the listeners take now, and gives up those that are gone or took too long.
+    /// Writes what the listeners take now, and gives up those that are gone, or too late for the pod's end.
     pub fn flush(&mut self) {
+        let late = self.until.is_some_and(|until| until <= Instant::now());
         self.listeners.retain_mut(|listener| {
             while !listener.unsent.is_empty() {
                 match nix::unistd::write(&listener.pipe, &listener.unsent) {
                     Ok(length) => drop(listener.unsent.drain(..length)),
                     Err(nix::Error::EINTR) => {}
-                    Err(nix::Error::EAGAIN) => return listener.since.elapsed() < PATIENCE,
+                    Err(nix::Error::EAGAIN) => return !late,
                     Err(_) => return false,
                 }
             }
@@ -88,15 +82,20 @@ impl Attachment {
         self.listeners.retain(|listener| !listener.unsent.is_empty());
     }
 
+    /// The pod is to go.
+    pub fn farewell(&mut self) {
+        self.until.get_or_insert_with(|| Instant::now() + FAREWELL);
+    }
+
     /// Whether more of this stream would be too much now.
     pub fn is_behind(&self, source: Source) -> bool {
         self.listeners.iter().any(|listener| listener.source == source && !listener.unsent.is_empty())
     }
 
     /// The pipes that are waited for, and until when.
-    pub fn behind(&self) -> impl Iterator<Item = (BorrowedFd<'_>, Instant)> {
+    pub fn behind(&self) -> impl Iterator<Item = (BorrowedFd<'_>, Option<Instant>)> {
         let behind = self.listeners.iter().filter(|listener| !listener.unsent.is_empty());
-        behind.map(|listener| (listener.pipe.as_fd(), listener.since + PATIENCE))
+        behind.map(|listener| (listener.pipe.as_fd(), self.until))
     }
 }
 
@@ -106,7 +105,7 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn a_listener_gets_everything_and_one_that_does_not_read_is_given_up_within_a_second_or_so() {
+    fn a_listener_is_waited_for_until_the_pod_is_to_go() {
         let both = [Source::Stdout, Source::Stderr];
         let (mut session, mut ends) = Attachment::new(1, 1, &both).unwrap();
         session.hear(Source::Stdout, b"one");
@@ -114,12 +113,15 @@ mod tests {
         let much = vec![b'x'; 2 * ROOM as usize];
         session.hear(Source::Stderr, &much);
         assert!(session.is_behind(Source::Stderr) && !session.is_behind(Source::Stdout));
-        let deadline = session.behind().next().unwrap().1;
-        assert!(deadline <= Instant::now() + PATIENCE);
-        std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
-        session.flush();
-        assert!(session.behind().next().is_none(), "the container goes on");
+        assert_eq!(session.behind().next().unwrap().1, None, "as long as it lives");
         session.hear(Source::Stdout, b" more");
+        session.until = Some(Instant::now() + FAREWELL);
+        session.farewell();
+        session.flush();
+        assert!(session.behind().next().is_some(), "it has a while");
+        session.until = Some(Instant::now());
+        session.flush();
+        assert!(session.behind().next().is_none(), "the pod goes");
         session.finish();
         let mut text = String::new();
         std::fs::File::from(ends.remove(0)).read_to_string(&mut text).unwrap();

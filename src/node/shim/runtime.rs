@@ -17,14 +17,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::caller::{self, Caller};
 use super::log::now;
 use super::protocol::{self, Birth, Directories, Refusal, RefusalKind, Request, SandboxPaths, State};
 use super::record;
-use super::spec::{ContainerSpec, ContainerStatus, SandboxSpec, SandboxStatus};
+use super::spec::{ContainerPhase, ContainerSpec, ContainerStatus, SandboxSpec, SandboxStatus};
 
 /// How long a shim may take for what it does at once.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -79,6 +79,8 @@ struct Inner {
     sandboxes: Mutex<BTreeMap<String, Known>>,
     news: mpsc::UnboundedSender<String>,
     listener: Mutex<Option<mpsc::UnboundedReceiver<String>>>,
+    /// Told whenever something changed in any pod.
+    changes: watch::Sender<()>,
 }
 
 /// A sandbox as last heard of.
@@ -97,12 +99,32 @@ impl Runtime {
             sandboxes: Mutex::default(),
             news,
             listener: Mutex::new(Some(listener)),
+            changes: watch::Sender::new(()),
         }))
     }
 
     /// The uid of a pod whenever something changed in it. For the first caller; later ones get nothing.
     pub fn events(&self) -> Option<mpsc::UnboundedReceiver<String>> {
         self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Told whenever something changed in any pod.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
+    }
+
+    fn tell(&self, uid: String) {
+        // The kubelet may be on its way out.
+        let _ = self.0.news.send(uid);
+        self.0.changes.send_replace(());
+    }
+
+    /// Whether a pod has this container and it has not ended, as last heard of.
+    pub fn is_running(&self, uid: &str, container: &str) -> bool {
+        let known = self.known();
+        let of_pod = known.values().filter(|known| known.state.sandbox.spec.pod_uid == uid);
+        let mut containers = of_pod.flat_map(|known| &known.state.sandbox.containers);
+        containers.any(|one| one.id == container && one.phase != ContainerPhase::Exited)
     }
 
     /// Makes a pod's sandbox.
@@ -334,7 +356,7 @@ impl Runtime {
             _ => return,
         };
         // Nobody listens in a kubelet that is ending.
-        let _ = self.0.news.send(uid);
+        self.tell(uid);
     }
 
     /// Completes the record of a sandbox whose shim is gone. What the shim wrote last counts.
@@ -353,7 +375,7 @@ impl Runtime {
             }
             known.state.sandbox.spec.pod_uid.clone()
         };
-        let _ = self.0.news.send(uid);
+        self.tell(uid);
     }
 
     /// As [`Runtime::call`], where a shim that has ended has nothing left to do.

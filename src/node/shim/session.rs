@@ -85,8 +85,15 @@ impl Attach {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     pub exit_code: i32,
-    /// Standard output and standard error as they came.
-    pub text: Vec<u8>,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// Standard output, then standard error, as the kubelet shows them of probes, hooks and `/run`.
+    pub fn text(&self) -> Vec<u8> {
+        [&self.stdout[..], &self.stderr].concat()
+    }
 }
 
 impl Runtime {
@@ -122,10 +129,10 @@ impl Runtime {
         let work = async {
             let mut exec = self.run(sandbox, container, &spec, true).await?;
             let (mut out, mut err) = (exec.stdout.take(), exec.stderr.take());
-            let mut text = Vec::new();
+            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
             let gone = |source| ShimError::Gone { id: sandbox.to_owned(), source };
-            gather(&mut out, &mut err, &mut text).await.map_err(gone)?;
-            Ok(Output { exit_code: exec.wait().await?, text })
+            gather((&mut out, &mut stdout), (&mut err, &mut stderr)).await.map_err(gone)?;
+            Ok(Output { exit_code: exec.wait().await?, stdout, stderr })
         };
         match within {
             Some(within) => timeout(within, work)
@@ -250,12 +257,15 @@ async fn ended(held: &mut Held, sandbox: &str) -> Result<i32, ShimError> {
 }
 
 /// Reads both to their ends; what is too much is read and forgotten, so that the command can end.
-async fn gather(out: &mut Option<Reader>, err: &mut Option<Reader>, text: &mut Vec<u8>) -> io::Result<()> {
+async fn gather(
+    (out, stdout): (&mut Option<Reader>, &mut Vec<u8>),
+    (err, stderr): (&mut Option<Reader>, &mut Vec<u8>),
+) -> io::Result<()> {
     let (mut one, mut other) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
     while out.is_some() || err.is_some() {
-        let (from, bytes, length) = tokio::select! {
-            length = read(out, &mut one), if out.is_some() => (&mut *out, &one, length?),
-            length = read(err, &mut other), if err.is_some() => (&mut *err, &other, length?),
+        let (from, text, bytes, length) = tokio::select! {
+            length = read(out, &mut one), if out.is_some() => (&mut *out, &mut *stdout, &one, length?),
+            length = read(err, &mut other), if err.is_some() => (&mut *err, &mut *stderr, &other, length?),
         };
         if length == 0 {
             *from = None;

@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
@@ -21,6 +22,7 @@ pub async fn serve<C, F, S, E>(
     ports: Vec<u16>,
     target: Target,
     connect: C,
+    idle: Duration,
 ) -> Result<(), StreamError>
 where
     C: Fn(u16) -> F + Clone + Send + 'static,
@@ -30,7 +32,7 @@ where
 {
     let codec = if base64 { Codec::Base64 } else { Codec::Binary };
     let readable: Vec<bool> = ports.iter().flat_map(|_| [true, false]).collect();
-    let mut mux = Mux::server(io, codec, false, &readable).await;
+    let mut mux = Mux::server(io, codec, false, &readable, idle).await;
     let mut connections = JoinSet::new();
     for (port, data) in ports.into_iter().zip((0u8..).step_by(2)) {
         let Some(from_client) = mux.reader(data) else { continue };

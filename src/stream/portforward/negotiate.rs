@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::super::upgrade::{negotiate_spdy, negotiate_websocket, websocket_protocols};
-use super::super::{Connection, Refusal, StreamError, is_websocket, spdy, websocket};
+use super::super::{Connection, IDLE, Refusal, StreamError, is_websocket, spdy, websocket};
 use super::{PROTOCOL, Target, channels, pairs};
 
 /// kubectl's subprotocol: each binary message is a piece of a SPDY connection.
@@ -28,6 +29,7 @@ enum Form {
 pub struct Negotiated {
     form: Form,
     response: Response<()>,
+    idle: Duration,
 }
 
 /// Whether a WebSocket request asks for SPDY inside (`IsWebSocketRequestWithTunnelingProtocol`).
@@ -41,7 +43,7 @@ pub fn wants_tunnel(headers: &HeaderMap) -> bool {
 pub fn negotiate(parts: &Parts) -> Result<Negotiated, Refusal> {
     if wants_tunnel(&parts.headers) {
         let (_, response) = negotiate_websocket(parts, &[TUNNEL])?;
-        return Ok(Negotiated { form: Form::Tunnel, response });
+        return Ok(Negotiated { form: Form::Tunnel, response, idle: IDLE });
     }
     if is_websocket(&parts.headers) {
         let ports = ports(parts.uri.query().unwrap_or_default())
@@ -50,10 +52,11 @@ pub fn negotiate(parts: &Parts) -> Result<Negotiated, Refusal> {
         return Ok(Negotiated {
             form: Form::Channels { base64: chosen.contains("base64"), ports },
             response,
+            idle: IDLE,
         });
     }
     let (_, response) = negotiate_spdy(&parts.headers, &[PROTOCOL])?;
-    Ok(Negotiated { form: Form::Spdy, response })
+    Ok(Negotiated { form: Form::Spdy, response, idle: IDLE })
 }
 
 impl Negotiated {
@@ -63,6 +66,11 @@ impl Negotiated {
         *response.status_mut() = self.response.status();
         *response.headers_mut() = self.response.headers().clone();
         response
+    }
+
+    /// Closes the connection once nothing has come for so long.
+    pub fn idle(self, idle: Duration) -> Self {
+        Self { idle, ..self }
     }
 
     /// Serves until the client is gone. `connect` makes a connection to a port inside the pod's network
@@ -80,12 +88,14 @@ impl Negotiated {
         E: Display + Send + 'static,
     {
         match self.form {
-            Form::Spdy => pairs::serve(spdy::Session::server(io), target, connect).await,
+            Form::Spdy => pairs::serve(spdy::Session::server_idle(io, self.idle), target, connect).await,
             Form::Tunnel => {
                 let tunnel = websocket::Tunnel::server(io).await;
-                pairs::serve(spdy::Session::server(tunnel), target, connect).await
+                pairs::serve(spdy::Session::server_idle(tunnel, self.idle), target, connect).await
             }
-            Form::Channels { base64, ports } => channels::serve(io, base64, ports, target, connect).await,
+            Form::Channels { base64, ports } => {
+                channels::serve(io, base64, ports, target, connect, self.idle).await
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The serving end of exec and attach: one set of streams, whichever transport the client chose.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
@@ -13,7 +14,7 @@ use tracing::debug;
 use super::super::spdy::{Session, Stream, StreamWriter};
 use super::super::upgrade::{negotiate_spdy, negotiate_websocket, websocket_protocols};
 use super::super::websocket::{Codec, Mux};
-use super::super::{CREATION, Connection, Reader, Refusal, StreamError, Writer, is_websocket};
+use super::super::{CREATION, Connection, IDLE, Reader, Refusal, StreamError, Writer, is_websocket};
 use super::{Options, Outcome, Resizes, V1, V1_BASE64, V2, V3, V4, V4_BASE64, V5};
 
 const WEBSOCKET: &[&str] = &["", V1, V1_BASE64, V4, V4_BASE64];
@@ -36,6 +37,7 @@ enum Transport {
 pub struct Negotiated {
     transport: Transport,
     response: Response<()>,
+    idle: Duration,
 }
 
 /// Decides how to serve a request, or with which words to refuse it. A client that names `v5` among
@@ -43,12 +45,12 @@ pub struct Negotiated {
 pub fn negotiate(parts: &Parts) -> Result<Negotiated, Refusal> {
     if !is_websocket(&parts.headers) {
         let (protocol, response) = negotiate_spdy(&parts.headers, SPDY)?;
-        return Ok(Negotiated { transport: Transport::Spdy(protocol), response });
+        return Ok(Negotiated { transport: Transport::Spdy(protocol), response, idle: IDLE });
     }
     let v5 = websocket_protocols(&parts.headers).contains(&V5);
     let supported = if v5 { &[V5][..] } else { WEBSOCKET };
     let (protocol, response) = negotiate_websocket(parts, supported)?;
-    Ok(Negotiated { transport: Transport::WebSocket(protocol), response })
+    Ok(Negotiated { transport: Transport::WebSocket(protocol), response, idle: IDLE })
 }
 
 /// What the client's terminal or pipes are to the command. Take what is needed; what is left or dropped
@@ -88,11 +90,16 @@ impl Negotiated {
         response
     }
 
+    /// Closes the connection once nothing has come for so long.
+    pub fn idle(self, idle: Duration) -> Self {
+        Self { idle, ..self }
+    }
+
     /// The streams of `options` over the upgraded connection. A SPDY client creates them; it has 30 s.
     pub async fn serve(self, io: impl Connection, options: Options) -> Result<Streams, StreamError> {
         match self.transport {
-            Transport::WebSocket(protocol) => Ok(websocket(io, protocol, options).await),
-            Transport::Spdy(protocol) => spdy(io, protocol, options).await,
+            Transport::WebSocket(protocol) => Ok(websocket(io, protocol, options, self.idle).await),
+            Transport::Spdy(protocol) => spdy(io, protocol, options, self.idle).await,
         }
     }
 }
@@ -129,10 +136,10 @@ impl Streams {
     }
 }
 
-async fn websocket(io: impl Connection, protocol: &str, options: Options) -> Streams {
+async fn websocket(io: impl Connection, protocol: &str, options: Options, idle: Duration) -> Streams {
     let codec = if protocol.contains("base64") { Codec::Base64 } else { Codec::Binary };
     let readable = [options.stdin, false, false, false, true];
-    let mut mux = Mux::server(io, codec, protocol == V5, &readable).await;
+    let mut mux = Mux::server(io, codec, protocol == V5, &readable, idle).await;
     // An empty message on the lowest writable channel says that the connection stands.
     let lowest = match options {
         Options { stdout: true, .. } => STDOUT,
@@ -195,8 +202,13 @@ impl Opened {
     }
 }
 
-async fn spdy(io: impl Connection, protocol: &str, options: Options) -> Result<Streams, StreamError> {
-    let mut session = Session::server(io);
+async fn spdy(
+    io: impl Connection,
+    protocol: &str,
+    options: Options,
+    idle: Duration,
+) -> Result<Streams, StreamError> {
+    let mut session = Session::server_idle(io, idle);
     let resizes = options.tty && matches!(protocol, V4 | V3);
     let wanted = [true, options.stdin, options.stdout, options.stderr, resizes];
     let expected = wanted.into_iter().filter(|wanted| *wanted).count();

@@ -32,14 +32,18 @@ fn request(headers: &[(&str, &str)]) -> Parts {
     builder.body(()).unwrap().into_parts().0
 }
 
-async fn websocket(protocol: &str, options: Options) -> (Client, Streams) {
-    let parts = request(&[
+fn offering(protocol: &str) -> Parts {
+    request(&[
         ("connection", "Upgrade"),
         ("upgrade", "websocket"),
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ("sec-websocket-protocol", protocol),
-    ]);
+    ])
+}
+
+async fn websocket(protocol: &str, options: Options) -> (Client, Streams) {
+    let parts = offering(protocol);
     let (near, far) = duplex(256 * 1024);
     let negotiated = negotiate(&parts).unwrap();
     assert_eq!(negotiated.response().headers()["sec-websocket-protocol"], protocol);
@@ -91,6 +95,24 @@ async fn a_v5_client_is_greeted_served_and_told_the_exit_code() {
     drop(client);
     soon(finishing).await.unwrap();
     assert!(closed.is_cancelled());
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nobody_says_anything_is_closed_after_its_time() {
+    const SHORT: Duration = Duration::from_millis(200);
+    let (near, far) = duplex(64 * 1024);
+    let idle = negotiate(&offering("v5.channel.k8s.io")).unwrap().idle(SHORT).serve(far, ALL).await.unwrap();
+    let (_open, patient) = websocket("v5.channel.k8s.io", ALL).await;
+    soon(idle.closed.cancelled()).await;
+    assert!(!patient.closed.is_cancelled(), "four hours are not over");
+    drop(near);
+    let (near, far) = duplex(64 * 1024);
+    let serving = negotiate(&spdy("v4.channel.k8s.io")).unwrap().idle(SHORT);
+    let serving = tokio::spawn(serving.serve(far, ALL));
+    let client = soon(connect(near, Some("v4.channel.k8s.io"), ALL)).await.unwrap();
+    let idle = soon(serving).await.unwrap().unwrap();
+    soon(idle.closed.cancelled()).await;
+    drop(client);
 }
 
 #[tokio::test]

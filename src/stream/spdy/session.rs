@@ -43,20 +43,26 @@ impl Pinger {
 
 impl Session {
     /// The end that took the connection. Needs a tokio runtime around it.
+    #[cfg(test)]
     pub fn server(io: impl Connection) -> Self {
-        Self::start(io, false)
+        Self::server_idle(io, IDLE)
+    }
+
+    /// The same, closed once nothing has come for so long.
+    pub fn server_idle(io: impl Connection, idle: Duration) -> Self {
+        Self::start(io, false, idle)
     }
 
     /// The end that made it.
     pub fn client(io: impl Connection) -> Self {
-        Self::start(io, true)
+        Self::start(io, true, IDLE)
     }
 
-    fn start(io: impl Connection, client: bool) -> Self {
+    fn start(io: impl Connection, client: bool, idle: Duration) -> Self {
         let shared = Shared::new(client);
         // As many wait here as there are streams, and their number is bounded.
         let (send, incoming) = mpsc::unbounded_channel();
-        let task = AbortOnDropHandle::new(tokio::spawn(run(Arc::clone(&shared), io, send)));
+        let task = AbortOnDropHandle::new(tokio::spawn(run(Arc::clone(&shared), io, send, idle)));
         Self { shared, incoming, task }
     }
 
@@ -93,6 +99,12 @@ impl Session {
     }
 }
 
+/// What is read, and how long it may bring nothing.
+struct Patient<R> {
+    io: R,
+    idle: Duration,
+}
+
 /// Whoever ends the task, the streams hear of it.
 struct FailOnDrop(Arc<Shared>);
 
@@ -102,10 +114,15 @@ impl Drop for FailOnDrop {
     }
 }
 
-async fn run(shared: Arc<Shared>, io: impl Connection, incoming: mpsc::UnboundedSender<Incoming>) {
+async fn run(
+    shared: Arc<Shared>,
+    io: impl Connection,
+    incoming: mpsc::UnboundedSender<Incoming>,
+    idle: Duration,
+) {
     let _end = FailOnDrop(Arc::clone(&shared));
     let (reader, writer) = tokio::io::split(io);
-    let mut reading = pin!(read_loop(&shared, reader, incoming));
+    let mut reading = pin!(read_loop(&shared, Patient { io: reader, idle }, incoming));
     let result = tokio::select! {
         result = &mut reading => result,
         result = write_loop(&shared, writer) => match result {
@@ -144,7 +161,7 @@ async fn write_loop(shared: &Shared, mut io: impl AsyncWrite + Unpin) -> std::io
 /// Reads frames until the other end closes.
 async fn read_loop(
     shared: &Arc<Shared>,
-    mut io: impl AsyncRead + Unpin,
+    mut io: Patient<impl AsyncRead + Unpin>,
     incoming: mpsc::UnboundedSender<Incoming>,
 ) -> Result<(), StreamError> {
     let (mut buffer, mut inflater) = (BytesMut::new(), Inflater::new());
@@ -179,7 +196,7 @@ async fn read_loop(
 /// Hands a data frame over as it comes, whatever length it claims.
 async fn read_data(
     shared: &Shared,
-    io: &mut (impl AsyncRead + Unpin),
+    io: &mut Patient<impl AsyncRead + Unpin>,
     buffer: &mut BytesMut,
     id: u32,
     mut left: usize,
@@ -237,10 +254,10 @@ fn handle(
 }
 
 /// Reads some more; false at the end of the connection.
-async fn fill(io: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Result<bool, StreamError> {
+async fn fill(io: &mut Patient<impl AsyncRead + Unpin>, buffer: &mut BytesMut) -> Result<bool, StreamError> {
     if buffer.capacity() - buffer.len() < READ / 8 {
         buffer.reserve(READ);
     }
-    let read = timeout(IDLE, io.read_buf(buffer)).await;
+    let read = timeout(io.idle, io.io.read_buf(buffer)).await;
     Ok(read.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?? > 0)
 }

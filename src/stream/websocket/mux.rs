@@ -15,7 +15,7 @@ use futures_util::future::poll_fn;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::super::inbox::{Inbox, Reader};
-use super::super::{Connection, IDLE, LINGER, Writer};
+use super::super::{Connection, LINGER, Writer};
 use super::codec::{Codec, Event};
 
 /// How much of one channel may wait for its reader.
@@ -35,6 +35,9 @@ const OUTBOX: usize = 8;
 pub const LONGEST_SENT: usize = 64 * 1024 - HEAD;
 /// Of a message of 126 to 65,535 bytes, and the channel's number.
 const HEAD: usize = 4 + 1;
+/// kubectl reads the connection from one goroutine while another creates the streams, and throws away what comes
+/// for a stream that does not exist yet. A command takes about as long to start.
+const SETTLE: Duration = Duration::from_millis(5);
 /// A client that pings gives up when nothing answers for 61 s (client-go's heartbeat). While its input
 /// waits for a reader its pings are not read, so it is told without being asked.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
@@ -50,7 +53,13 @@ pub struct Mux {
 
 impl Mux {
     /// `readable` says for each channel whether the client's bytes are wanted; others are discarded.
-    pub async fn server(io: impl Connection, codec: Codec, half_close: bool, readable: &[bool]) -> Self {
+    pub async fn server(
+        io: impl Connection,
+        codec: Codec,
+        half_close: bool,
+        readable: &[bool],
+        idle: Duration,
+    ) -> Self {
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(super::config())).await;
         let (mut inboxes, mut readers) = (Vec::new(), Vec::new());
         for wanted in readable {
@@ -63,6 +72,7 @@ impl Mux {
         let driver = Driver {
             codec,
             half_close,
+            idle,
             inboxes,
             wrote: AtomicBool::new(false),
             send: send.downgrade(),
@@ -138,6 +148,8 @@ impl AsyncWrite for ChannelWriter {
 struct Driver {
     codec: Codec,
     half_close: bool,
+    /// How long nothing may be said by either side.
+    idle: Duration,
     inboxes: Vec<Inbox>,
     /// Whether anything was sent since this was last asked.
     wrote: AtomicBool,
@@ -177,6 +189,9 @@ impl Driver {
         mut sink: impl Sink<Message, Error = Error> + Unpin,
         mut outgoing: mpsc::Receiver<Message>,
     ) -> Result<(), Error> {
+        if self.half_close {
+            sleep(SETTLE).await;
+        }
         while let Some(message) = outgoing.recv().await {
             let last = message.is_close();
             // One by one, as Go does: each is a TLS record then. The official Python client never sees a
@@ -196,7 +211,7 @@ impl Driver {
         mut stream: impl Stream<Item = Result<Message, Error>> + Unpin,
     ) -> Result<(), Error> {
         loop {
-            let message = match timeout(IDLE, stream.next()).await {
+            let message = match timeout(self.idle, stream.next()).await {
                 Ok(Some(message)) => message?,
                 Ok(None) => return Ok(()),
                 Err(_) if self.wrote.swap(false, Ordering::Relaxed) => continue,

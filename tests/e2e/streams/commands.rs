@@ -1,7 +1,9 @@
 //! exec with its exit codes, big binaries both ways, attach and debug.
 
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::{for_all, good, kubectl, noise, text, with_input};
 use crate::kit::{Lab, clients, rounds};
@@ -45,6 +47,45 @@ fn commands_run_with_their_exit_codes_input_and_output() {
             "{}",
             text(&other.stderr)
         );
+    });
+}
+
+#[test]
+fn input_goes_on_after_a_command_has_closed_its_outputs() {
+    let lab = Lab::up();
+    lab.run("web", "sleep infinity");
+    let bytes = noise(4 << 20);
+    for_all(&lab, |lab, version, wire| {
+        let mut exec = kubectl(lab, version, wire);
+        let script = "exec >/dev/null 2>&1; sleep 1; cat > /tmp/in; exit 5";
+        exec.args(["exec", "-i", "web", "--", "sh", "-c", script]);
+        let output = with_input(exec, &bytes);
+        assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
+        let size = lab.kubectl(&["exec", "web", "--", "sh", "-c", "wc -c < /tmp/in"]).ok();
+        assert_eq!(size.trim(), bytes.len().to_string());
+    });
+}
+
+#[test]
+fn a_container_waits_for_an_attached_reader_that_pauses() {
+    let lab = Lab::up();
+    for_all(&lab, |lab, version, wire| {
+        let mut run = kubectl(lab, version, wire);
+        let script = "read line; head -c 20000000 /dev/zero; echo end";
+        run.args(["run", "big", "-i", "--rm", "--quiet", "--restart=Never", "--image=minilab/toolbox", "--"]);
+        run.args(["sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = run.spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        let mut out = child.stdout.take().unwrap();
+        out.read_exact(&mut [0; 1]).unwrap();
+        // Longer than any pipe and any patience of old.
+        std::thread::sleep(Duration::from_secs(3));
+        let mut rest = Vec::new();
+        out.read_to_end(&mut rest).unwrap();
+        assert!(rest.ends_with(b"end\n"), "{} bytes", rest.len());
+        assert_eq!(rest.len() + 1, 20_000_004);
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
     });
 }
 

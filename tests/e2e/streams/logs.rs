@@ -49,6 +49,16 @@ fn logs_of_five_pods_are_followed_at_once() {
 }
 
 #[test]
+fn the_last_lines_of_a_log_that_grows_are_as_many_as_were_asked_for() {
+    let lab = Lab::up();
+    lab.run("flood", "while :; do echo line; done");
+    for lines in [0, 1, 5, 1000] {
+        let shown = lab.kubectl(&["logs", "flood", &format!("--tail={lines}")]).ok();
+        assert_eq!(shown.lines().count(), lines);
+    }
+}
+
+#[test]
 fn a_reader_that_stops_holds_no_other_back_and_loses_nothing() {
     let lab = Lab::up();
     lab.run(

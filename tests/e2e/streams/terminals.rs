@@ -71,7 +71,10 @@ impl Screen {
     }
 
     fn ends_with(mut self, code: i32) {
-        assert_eq!(self.child.wait().unwrap().code(), Some(code), "{:?}", self.shown.lock().unwrap());
+        let ended = eventually(Duration::from_secs(60), "kubectl comes back", || {
+            self.child.try_wait().unwrap().ok_or_else(|| self.shown.lock().unwrap().clone())
+        });
+        assert_eq!(ended.code(), Some(code), "{:?}", self.shown.lock().unwrap());
     }
 }
 
@@ -104,6 +107,23 @@ fn exec_on_a_terminal_has_its_size_its_keys_and_its_exit_code() {
         screen.shows("code 230");
         screen.press("exit 7\r");
         screen.ends_with(7);
+    });
+}
+
+#[test]
+fn a_shell_on_a_terminal_leaves_what_runs_behind_it() {
+    let lab = Lab::up();
+    lab.run("web", "exec sleep 1000");
+    for_all(&lab, |lab, version, wire| {
+        let mut screen = Screen::start(lab, version, wire, &["exec", "-it", "web", "--", "bash"]);
+        screen.shows("# ");
+        screen.press("sleep 2345 & disown; echo sta''rted\r");
+        screen.shows("started");
+        screen.press("exit 4\r");
+        screen.ends_with(4);
+        let left =
+            lab.kubectl(&["exec", "web", "--", "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]).ok();
+        assert!(left.contains("sleep 2345"), "{left}");
     });
 }
 

@@ -94,6 +94,7 @@ pub async fn answer(call: &Call, client: Client) -> Response {
     }
     let outcome = match asked.subresource.as_str() {
         "proxy" => forward::answer(call, client).await,
+        _ if !asked.rest.is_empty() => Err(Status::no_such_path()),
         _ => stream(call, client).await,
     };
     outcome.unwrap_or_else(|status| respond::failure(&status))

@@ -20,6 +20,9 @@ use crate::api::status::{Result, Status};
 pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     let asked = call.asked();
     let Some(subresource) = row.subresource(&asked.subresource) else { return Err(Status::no_such_path()) };
+    if subresource.name == "log" && !asked.rest.is_empty() {
+        return Err(Status::no_such_path());
+    }
     let verb = call.info.verb.as_str();
     if !subresource.verbs.contains(&verb) || (row.namespaced && asked.namespace.is_empty()) {
         return Err(Status::method_not_allowed());

@@ -27,7 +27,7 @@ pub async fn run(handler: &LifecycleHandler, pod: &Pod, subject: &Subject) -> Re
         let (error, output) = match outcome {
             Ok(output) if output.exit_code == 0 => return Ok(()),
             Ok(output) => {
-                let text = String::from_utf8_lossy(&output.text).into_owned();
+                let text = String::from_utf8_lossy(&output.text()).into_owned();
                 (format!("command '{words}' exited with {}: {text}", output.exit_code), text)
             }
             Err(error) => (format!("rpc error: code = Unknown desc = {error}"), String::new()),

@@ -20,11 +20,11 @@ pub async fn attach(me: &Kubelet, call: Call, below: &[String]) -> Response {
         Err(refused) => return refused,
     };
     me.streaming.note("attach", &call.parts);
-    let runtime = me.runtime.clone();
+    let (runtime, idle) = (me.runtime.clone(), me.config.stream_idle);
     let negotiate = |parts: &_| negotiate(parts).map(|chosen| (chosen.response(), chosen));
     streaming::upgrade(me, call, negotiate, move |io, chosen| {
         Task::new(async move {
-            match chosen.serve(io, options).await {
+            match chosen.idle(idle).serve(io, options).await {
                 Ok(streams) => serve(&runtime, &target, options, streams).await,
                 Err(error) => tracing::debug!(%error, "attach: the client's streams did not come"),
             }

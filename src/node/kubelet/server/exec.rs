@@ -31,11 +31,11 @@ pub async fn exec(me: &Kubelet, call: Call, below: &[String]) -> Response {
     };
     me.streaming.note("exec", &call.parts);
     let command: Vec<String> = call.all("command").map(str::to_owned).collect();
-    let runtime = me.runtime.clone();
+    let (runtime, idle) = (me.runtime.clone(), me.config.stream_idle);
     let negotiate = |parts: &_| negotiate(parts).map(|chosen| (chosen.response(), chosen));
     streaming::upgrade(me, call, negotiate, move |io, chosen| {
         Task::new(async move {
-            match chosen.serve(io, options).await {
+            match chosen.idle(idle).serve(io, options).await {
                 Ok(streams) => serve(&runtime, &target, command, options, streams).await,
                 Err(error) => tracing::debug!(%error, "exec: the client's streams did not come"),
             }
@@ -82,46 +82,37 @@ async fn joined(mut exec: Exec, streams: &mut Streams) -> Option<Result<i32, Shi
         terminal: (streams.resize.take(), exec.terminal.take()),
     };
     let closed = streams.closed.clone();
-    let listening = session.stdout.0.is_some() || session.stderr.0.is_some();
-    let on_terminal = session.terminal.1.is_some();
-    let work = async {
-        if on_terminal {
-            return until_exit(session, &mut exec).await;
-        }
-        if listening {
-            session.carry(false).await;
-            return exec.wait().await;
-        }
-        // With standard input alone there is no output to wait for, only the end.
-        tokio::select! {
-            code = exec.wait() => code,
-            never = async { session.carry(true).await; std::future::pending().await } => never,
-        }
-    };
     tokio::select! {
-        code = work => Some(code),
+        code = until_over(session, &mut exec) => Some(code),
         () = closed.cancelled() => None,
     }
 }
 
-/// A session on a terminal ends with its command, whoever else still holds the terminal (containerd's shim
-/// shuts the console down then); without one, with the last who holds the pipes.
-async fn until_exit(mut session: Session, exec: &mut Exec) -> Result<i32, ShimError> {
-    let (from, to) = (session.stdout.0.take(), session.stdout.1.take());
-    let exited = CancellationToken::new();
-    let said = screen((from, to), exited.clone());
+/// Input goes on until the command is over, also when it has closed its outputs. On a terminal it is over once
+/// it has exited, whoever else still holds the terminal (containerd's shim shuts the console down then);
+/// without one, when its outputs have ended too.
+async fn until_over(session: Session, exec: &mut Exec) -> Result<i32, ShimError> {
+    let Session { stdin, stdout, stderr, terminal } = session;
+    let on_terminal = terminal.1.is_some();
     let inputs = async {
-        session.carry(true).await;
+        tokio::join!(input(stdin), sizes(terminal));
         std::future::pending().await
     };
-    let outcome = async {
-        let code = exec.wait().await;
-        exited.cancel();
-        code
+    let over = async {
+        if !on_terminal {
+            tokio::join!(output(stdout), output(stderr));
+            return exec.wait().await;
+        }
+        let exited = CancellationToken::new();
+        let outcome = async {
+            let code = exec.wait().await;
+            exited.cancel();
+            code
+        };
+        tokio::join!(outcome, screen(stdout, exited.clone())).0
     };
-    let both = async { tokio::join!(outcome, said).0 };
     tokio::select! {
-        code = both => code,
+        code = over => code,
         never = inputs => never,
     }
 }

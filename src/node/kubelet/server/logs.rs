@@ -19,19 +19,20 @@ use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::sync::watch;
 
 use super::Kubelet;
 use super::call::{Call, text};
 use super::checkpoint::has_container;
 use super::tail::{Wanted, render, tail_start};
-use crate::node::shim::ContainerPhase;
 use crate::sys::ready::Readable;
 
 /// What lets one output be asked for alone.
 const SPLIT: &str = "PodLogsQuerySplitStreams";
 /// How much is read and sent at once.
 const CHUNK: usize = 128 * 1024;
-/// How often a followed container is asked whether it still runs; its log wakes the reader by itself.
+/// How often a followed log is looked at though nothing was heard of it, and where nothing can be.
+const LOOK: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_millis(100);
 
 /// The request's parameters.
@@ -202,8 +203,14 @@ struct Follower {
     /// What was sent last ended its line.
     fresh: bool,
     left: Option<u64>,
+    /// How many lines are still wanted where the file may grow past the last that was (`limitedNum`).
+    lines: Option<u64>,
+    /// The file was moved away: it is read to its end once more, then the new one.
+    moved: bool,
     /// Nothing where the machine has no inotify instance left: then it is looked at every so often.
     changes: Option<Changes>,
+    /// Word of a container's end.
+    ends: watch::Receiver<()>,
 }
 
 impl Follower {
@@ -217,14 +224,29 @@ impl Follower {
         };
         file.seek(SeekFrom::Start(start))?;
         let (uid, id) = (uid.to_owned(), id.to_owned());
-        let (me, left, rest) = (me.clone(), options.limit, Vec::new());
-        Ok(Self { me, uid, id, left, options, path, file, rest, fresh: true, changes })
+        let (me, left, rest, ends) = (me.clone(), options.limit, Vec::new(), me.runtime.changes());
+        let lines = options.tail.filter(|_| !options.follow);
+        Ok(Self {
+            me,
+            uid,
+            id,
+            left,
+            lines,
+            moved: false,
+            options,
+            path,
+            file,
+            rest,
+            fresh: true,
+            changes,
+            ends,
+        })
     }
 
     /// The next piece of output; nothing at the end.
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
-            if self.left == Some(0) {
+            if self.left == Some(0) || self.lines == Some(0) {
                 return None;
             }
             // Asked before reading: what was written before the end is then surely read.
@@ -254,7 +276,11 @@ impl Follower {
         };
         let mut out = Vec::with_capacity(last);
         for line in self.rest[..=last].split_inclusive(|byte| *byte == b'\n') {
+            if self.lines == Some(0) {
+                break;
+            }
             render(line, &self.options.wanted, &mut self.fresh, &mut out);
+            self.lines = self.lines.map(|left| left - 1);
         }
         self.rest.drain(..=last);
         if let Some(left) = &mut self.left {
@@ -271,16 +297,19 @@ impl Follower {
         if now.is_none() || now == number(self.file.metadata()) {
             return false;
         }
+        // What was added between the last read and the move is still to come.
+        if !std::mem::replace(&mut self.moved, true) {
+            return true;
+        }
         let Ok(file) = File::open(&self.path) else { return false };
+        self.moved = false;
         self.file = file;
         self.changes = Changes::of(&self.path).ok();
         true
     }
 
     fn running(&self) -> bool {
-        let sandboxes = self.me.runtime.of_pod(&self.uid);
-        let mut all = sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
-        all.any(|one| one.id == self.id && one.phase != ContainerPhase::Exited)
+        self.me.runtime.is_running(&self.uid, &self.id)
     }
 
     async fn wait(&mut self) {
@@ -290,9 +319,11 @@ impl Follower {
                 Some(changes) => changes.wait().await,
             }
         };
+        let ask = if self.changes.is_some() { LOOK } else { ASK };
         tokio::select! {
             () = changed => {}
-            () = tokio::time::sleep(ASK) => {}
+            _ = self.ends.changed() => {}
+            () = tokio::time::sleep(ask) => {}
         }
     }
 }

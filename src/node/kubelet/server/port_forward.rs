@@ -28,7 +28,7 @@ pub async fn port_forward(me: &Kubelet, call: Call, below: &[String]) -> Respons
         return text(StatusCode::INTERNAL_SERVER_ERROR, body);
     };
     me.streaming.note("portforward", &call.parts);
-    let (runtime, sandbox) = (me.runtime.clone(), sandbox.id.clone());
+    let (runtime, sandbox, idle) = (me.runtime.clone(), sandbox.id.clone(), me.config.stream_idle);
     let negotiate = |parts: &_| negotiate(parts).map(|chosen| (chosen.response(), chosen));
     streaming::upgrade(me, call, negotiate, move |io, chosen| {
         Task::new(async move {
@@ -37,7 +37,7 @@ pub async fn port_forward(me: &Kubelet, call: Call, below: &[String]) -> Respons
                 let (runtime, sandbox) = (runtime.clone(), sandbox.clone());
                 async move { runtime.connect(&sandbox, port).await }
             };
-            if let Err(error) = chosen.serve(io, target, connect).await {
+            if let Err(error) = chosen.idle(idle).serve(io, target, connect).await {
                 tracing::debug!(%error, "a port-forward session ended");
             }
         })

@@ -17,10 +17,10 @@ pub async fn run(me: &Kubelet, call: &Call, below: &[String]) -> Response {
     let words = call.parameter("cmd").unwrap_or_default();
     let command: Vec<String> = words.split(' ').map(str::to_owned).collect();
     match me.runtime.exec_sync(&target.sandbox, &target.container, &command, None).await {
-        Ok(output) if output.exit_code == 0 && output.text.is_empty() => text(StatusCode::OK, ""),
-        Ok(output) if output.exit_code == 0 => json(output.text),
+        Ok(output) if output.exit_code == 0 && output.text().is_empty() => text(StatusCode::OK, ""),
+        Ok(output) if output.exit_code == 0 => json(output.text()),
         Ok(output) => {
-            let said = String::from_utf8_lossy(&output.text);
+            let said = String::from_utf8_lossy(&output.stderr);
             let body = format!("command '{words}' exited with {}: {said}", output.exit_code);
             text(StatusCode::INTERNAL_SERVER_ERROR, body)
         }

@@ -163,7 +163,7 @@ impl Shim {
             for (pipe, until) in attachment.behind() {
                 fds.push(PollFd::new(pipe, PollFlags::POLLOUT));
                 events.push(Event::Listeners);
-                deadlines.push(until);
+                deadlines.extend(until);
             }
         }
         let deadline = deadlines.into_iter().min();
@@ -261,6 +261,9 @@ impl Shim {
             container.attachments.retain(|session| !gone.contains(&session.connection));
             let over = container.status.phase == ContainerPhase::Exited;
             for session in &mut container.attachments {
+                if over && !self.ready {
+                    session.farewell();
+                }
                 if over { session.finish() } else { session.flush() }
             }
         }

@@ -31,7 +31,7 @@ impl Node {
     async fn say(&self, sandbox: &str, container: &str, command: &[&str]) -> (String, i32) {
         let within = Some(Duration::from_secs(20));
         let output = self.0.exec_sync(sandbox, container, &words(command), within).await.unwrap();
-        (String::from_utf8(output.text).unwrap(), output.exit_code)
+        (String::from_utf8(output.text()).unwrap(), output.exit_code)
     }
 }
 

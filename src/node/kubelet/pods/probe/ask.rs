@@ -71,9 +71,10 @@ impl Subject {
         let command = self.expanded(action.command.as_deref().unwrap_or_default());
         match self.runtime.exec_sync(&self.sandbox, &self.id, &command, Some(limit)).await {
             Ok(output) if output.exit_code == 0 => Outcome::Success,
-            Ok(mut output) => {
-                output.text.truncate(MOST_OUTPUT);
-                Outcome::Failure(String::from_utf8_lossy(&output.text).into_owned())
+            Ok(output) => {
+                let mut text = output.text();
+                text.truncate(MOST_OUTPUT);
+                Outcome::Failure(String::from_utf8_lossy(&text).into_owned())
             }
             Err(ShimError::TimedOut { command, within }) => Outcome::Failure(format!(
                 "command timed out: {command:?} timed out after {}",
