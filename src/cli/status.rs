@@ -80,6 +80,8 @@ struct Role {
     restarts: u32,
     argv: Vec<String>,
     state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 impl Status {
@@ -143,8 +145,10 @@ fn look(lab: &LabDir) -> Result<Report, Trouble> {
 
 impl From<crate::lab::protocol::RoleStatus> for Role {
     fn from(role: crate::lab::protocol::RoleStatus) -> Self {
-        let crate::lab::protocol::RoleStatus { name, host, pid, ready, restarts, argv, state, .. } = role;
-        Self { name, host, pid, ready, restarts, argv, state }
+        let crate::lab::protocol::RoleStatus {
+            name, host, pid, ready, restarts, argv, state, reason, ..
+        } = role;
+        Self { name, host, pid, ready, restarts, argv, state, reason }
     }
 }
 
@@ -188,6 +192,9 @@ fn print(report: &Report) -> anyhow::Result<()> {
             vec![role.name.clone(), role.host.clone(), pid(role.pid), role.state.clone(), restarts]
         }),
     )?;
+    for (role, why) in report.roles.iter().filter_map(|role| Some((role, role.reason.as_ref()?))) {
+        println!("\n{}@{} cannot be started: {why}", role.name, role.host);
+    }
     Ok(())
 }
 

@@ -154,6 +154,9 @@ pub struct RoleStatus {
     pub state: String,
     pub restarts: u32,
     pub argv: Vec<String>,
+    /// Why it could not even be started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// What the keeper notes for whoever wants to talk to its lab.

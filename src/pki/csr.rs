@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use rcgen::{CertificateParams, KeyPair};
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::error::X509Error;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
@@ -58,10 +59,19 @@ impl Request {
             .ok_or_else(|| PkiError::Request("PEM block type must be CERTIFICATE REQUEST".into()))?;
         let unreadable = |error: &dyn std::fmt::Display| PkiError::Request(error.to_string());
         let (_, csr) = X509CertificationRequest::from_der(&der).map_err(|error| unreadable(&error))?;
-        csr.verify_signature().map_err(|error| unreadable(&error))?;
         let info = &csr.certification_request_info;
         let (cn, orgs) = attributes(&info.subject);
         let rsa = info.subject_pki.algorithm.algorithm.to_id_string() == "1.2.840.113549.1.1.1";
+        csr.verify_signature().map_err(|error| match (error, rsa) {
+            // As Go's crypto/x509 says it.
+            (X509Error::SignatureVerificationError, true) => {
+                PkiError::Request("crypto/rsa: verification error".into())
+            }
+            (X509Error::SignatureVerificationError, false) => {
+                PkiError::Request("x509: ECDSA verification failure".into())
+            }
+            (error, _) => unreadable(&error),
+        })?;
         let mut request = Self { cn, orgs, rsa, ..Self::default() };
         for extension in csr.requested_extensions().into_iter().flatten() {
             if let ParsedExtension::SubjectAlternativeName(san) = extension {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 
+use crate::control::controllers::csr::kubelet::server_fault;
 use crate::pki::Request;
 
 /// The only signer this approver has a say in.
@@ -30,6 +31,7 @@ pub enum Verdict {
 pub struct Pending {
     pub requester: String,
     groups: Vec<String>,
+    usages: Vec<String>,
     request: Result<Request, String>,
 }
 
@@ -45,6 +47,7 @@ impl Pending {
         Some(Self {
             requester: csr.spec.username.clone().unwrap_or_default(),
             groups: csr.spec.groups.clone().unwrap_or_default(),
+            usages: csr.spec.usages.clone().unwrap_or_default(),
             request: Request::from_pem(&pem).map_err(|error| error.to_string()),
         })
     }
@@ -75,11 +78,12 @@ impl Pending {
         if request.cn != self.requester {
             return Some(format!("requester {:?} asks for common name {:?}", self.requester, request.cn));
         }
-        let Some(known) = known else { return Some(format!("{whose} has no node {node:?}")) };
-        let other = !request.emails.is_empty() || !request.uris.is_empty();
-        if other || (request.dns.is_empty() && request.ips.is_empty()) {
-            return Some("only DNS names and IP addresses may be asked for, and at least one".into());
+        // What the signer would refuse is not approved either.
+        let usages: Vec<&str> = self.usages.iter().map(String::as_str).collect();
+        if let Some(fault) = server_fault(request, &usages) {
+            return Some(fault);
         }
+        let Some(known) = known else { return Some(format!("{whose} has no node {node:?}")) };
         let strange = |name: &String| !known.contains(name);
         let ips: Vec<String> = request.ips.iter().map(IpAddr::to_string).collect();
         let strange: Vec<&str> =
@@ -104,6 +108,7 @@ mod tests {
             spec: CertificateSigningRequestSpec {
                 request: ByteString(pem.into_bytes()),
                 signer_name: SIGNER.into(),
+                usages: Some(vec!["digital signature".into(), "server auth".into()]),
                 username: Some(requester.into()),
                 groups: Some(vec!["system:nodes".into(), "system:authenticated".into()]),
                 ..CertificateSigningRequestSpec::default()
@@ -131,6 +136,10 @@ mod tests {
         assert!(matches!(verdict(&nobody), Verdict::Leave(why) if why.contains("is no node")));
         let empty = csr("system:node:node-1", "system:node:node-1", &[], &[]);
         assert!(matches!(verdict(&empty), Verdict::Leave(_)));
+        let mut client = own.clone();
+        client.spec.usages =
+            Some(vec!["digital signature".into(), "server auth".into(), "client auth".into()]);
+        assert!(matches!(verdict(&client), Verdict::Leave(why) if why.contains("usages did not match")));
         let unknown = Pending::of(&own).unwrap().judge(None, "the inventory");
         assert!(matches!(unknown, Verdict::Leave(why) if why.contains("has no node")));
     }

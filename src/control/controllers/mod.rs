@@ -5,7 +5,7 @@
 //! own, and only while this process leads. Left out on purpose: volumes, jobs, autoscaling, and cloud loops but the one for routes.
 
 mod accounts;
-mod csr;
+pub(super) mod csr;
 mod discovered;
 mod endpoints;
 mod garbage;
@@ -48,6 +48,8 @@ pub enum ControllersError {
         "cannot specify --cluster-signing-{{cert,key}}-file and other --cluster-signing-*-file flags at the same time"
     )]
     SigningFiles,
+    #[error("{0:?} is not in the list of known controllers")]
+    UnknownController(String),
     #[error("talk to the cloud")]
     Cloud(#[source] std::io::Error),
     #[error("read the cloud's answer")]
@@ -89,6 +91,58 @@ const CONTROLLERS: &[(&str, &str, bool, Start)] = &[
     ("garbage-collector-controller", "garbagecollector", true, garbage::start),
 ];
 
+/// The controllers of upstream's that this one lacks, and the old aliases among them.
+const ELSEWHERE: &[&str] = &[
+    "cloud-node-lifecycle-controller",
+    "cloud-node-lifecycle",
+    "cronjob-controller",
+    "cronjob",
+    "device-taint-eviction-controller",
+    "disruption-controller",
+    "disruption",
+    "ephemeral-volume-controller",
+    "ephemeral-volume",
+    "horizontal-pod-autoscaler-controller",
+    "horizontalpodautoscaling",
+    "job-controller",
+    "job",
+    "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+    "legacy-serviceaccount-token-cleaner-controller",
+    "legacy-service-account-token-cleaner",
+    "persistentvolume-attach-detach-controller",
+    "attachdetach",
+    "persistentvolume-binder-controller",
+    "persistentvolume-binder",
+    "persistentvolume-expander-controller",
+    "persistentvolume-expander",
+    "persistentvolume-protection-controller",
+    "pv-protection",
+    "persistentvolumeclaim-protection-controller",
+    "pvc-protection",
+    "podcertificaterequest-cleaner-controller",
+    "replicationcontroller-controller",
+    "replicationcontroller",
+    "resourceclaim-controller",
+    "resource-claim-controller",
+    "resourcequota-controller",
+    "resourcequota",
+    "selinux-warning-controller",
+    "service-cidr-controller",
+    "service-lb-controller",
+    "service",
+    "statefulset-controller",
+    "statefulset",
+    "storage-version-migrator-controller",
+    "storageversion-garbage-collector-controller",
+    "storage-version-gc",
+    "ttl-after-finished-controller",
+    "ttl-after-finished",
+    "ttl-controller",
+    "ttl",
+    "validatingadmissionpolicy-status-controller",
+    "volumeattributesclass-protection-controller",
+];
+
 /// The role's entry point.
 pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
     let (kept, dropped) = flags::sift(argv, UNIMPLEMENTED);
@@ -101,7 +155,22 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Refuses what no time will mend, before anything is started.
+fn check(options: &Options) -> Result<(), ControllersError> {
+    let known = |word: &str| {
+        let ours = CONTROLLERS.iter().any(|(name, alias, ..)| word == *name || word == *alias);
+        ours || word == "*" || ELSEWHERE.contains(&word)
+    };
+    for word in &options.controllers {
+        if !known(word.strip_prefix('-').unwrap_or(word)) {
+            return Err(ControllersError::UnknownController(word.clone()));
+        }
+    }
+    options.signing_authorities().map(drop)
+}
+
 async fn serve(options: Options) -> anyhow::Result<()> {
+    check(&options)?;
     let stop = component::stop_signal().context("listen for signals")?;
     let working = Working::default();
     if options.secure_port != 0 {
@@ -148,4 +217,21 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     // Gives the lease back.
     let _ = term.await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_nobody_knows_is_refused_before_anything_starts() {
+        let with = |words: &str| {
+            let argv = ["kube-controller-manager", "--kubeconfig=/k", words];
+            check(&Options::try_parse_from(argv).unwrap())
+        };
+        assert!(with("--controllers=*,-job,bootstrapsigner,statefulset-controller").is_ok());
+        let error = with("--controllers=*,foo").unwrap_err();
+        assert_eq!(error.to_string(), "\"foo\" is not in the list of known controllers");
+        assert!(with("--cluster-signing-cert-file=/nope").is_ok(), "without a key nothing is signed");
+    }
 }

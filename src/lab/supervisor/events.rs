@@ -227,6 +227,7 @@ impl Supervisor {
             Notice::NotStarted { id, error } => match of_role(id) {
                 Some(at) => {
                     tracing::warn!(role = self.roles[at].plan.name, host, %error, "Cannot start");
+                    self.note_trouble(at, &error.to_string());
                     self.step(at, Input::NotStarted);
                     self.report_ended(at, &error);
                 }
@@ -339,6 +340,7 @@ impl Supervisor {
                 if let Err(error) = self.launch(at) {
                     let error = format!("{error:#}");
                     tracing::warn!(role = self.roles[at].plan.name, error, "Cannot start");
+                    self.note_trouble(at, &error);
                     self.step(at, Input::NotStarted);
                     self.report_ended(at, &error);
                 }

@@ -164,6 +164,7 @@ impl Supervisor {
             },
             restarts: role.life.restarts,
             argv: role.argv.clone(),
+            reason: role.trouble.clone(),
         };
         Status {
             hosts: self.hosts.status(),

@@ -1,6 +1,7 @@
 //! Starting a role: its command line from where an administrator keeps it, and all that it inherits.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -36,6 +37,8 @@ pub struct Role {
     /// What its manifest said when it was last looked at.
     pub(super) manifest: Option<Vec<u8>>,
     pub(super) liveness: Liveness,
+    /// Why the last start came to nothing.
+    pub(super) trouble: Option<String>,
     /// The plan has it no more: forgotten once it has ended.
     pub(super) leaving: bool,
     /// Kept across its restarts.
@@ -54,6 +57,7 @@ impl Role {
             launched: Instant::now(),
             manifest: None,
             liveness: Liveness::default(),
+            trouble: None,
             leaving: false,
             listeners: Vec::new(),
         }
@@ -109,7 +113,7 @@ impl Supervisor {
         let manifest = role.plan.command.watched().and_then(|path| tree.read(path).ok().flatten());
         let role = &mut self.roles[at];
         role.liveness = Liveness::new(manifest.as_deref(), role.launched);
-        (role.argv, role.manifest) = (argv, manifest);
+        (role.argv, role.manifest, role.trouble) = (argv, manifest, None);
         Ok(())
     }
 
@@ -128,6 +132,20 @@ impl Supervisor {
         }
         self.roles[at].listeners = made;
         Ok(())
+    }
+
+    /// Keeps for `status`, and for the role's own log, why it cannot be started: each reason once.
+    pub(super) fn note_trouble(&mut self, at: usize, why: &str) {
+        if self.roles[at].trouble.as_deref() == Some(why) {
+            return;
+        }
+        self.roles[at].trouble = Some(why.to_owned());
+        let told = self
+            .open_log(&self.roles[at].plan)
+            .and_then(|mut log| Ok(writeln!(log, "{} cannot be started: {why}", self.roles[at].plan.name)?));
+        if let Err(error) = told {
+            tracing::warn!(error = format!("{error:#}"), "Cannot write a role's log");
+        }
     }
 
     pub(super) fn open_log(&self, plan: &RolePlan) -> anyhow::Result<File> {

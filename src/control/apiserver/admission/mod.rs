@@ -278,6 +278,7 @@ impl Admission {
         for name in &self.plugins {
             match *name {
                 "NamespaceExists" => namespaces::exists(&self.context, write)?,
+                "Priority" => priority::validate(&self.context, write)?,
                 "PodSecurity" => pod_security::admit(&self.context, write)?,
                 "OwnerReferencesPermissionEnforcement" => owners::admit(&self.context, write).await?,
                 "CertificateApproval" => certificates::approval(&self.context, write).await?,

@@ -48,6 +48,20 @@ pub(super) fn admit(context: &Context, write: &mut Attributes) -> Result<()> {
     Ok(())
 }
 
+/// There is one default class at most.
+pub(super) fn validate(context: &Context, write: &Attributes) -> Result<()> {
+    let marked = write.object.as_ref().is_some_and(|class| class["globalDefault"] == true);
+    if !write.is(GROUP, "priorityclasses") || write.operation == Operation::Delete || !marked {
+        return Ok(());
+    }
+    let other = default_class(context).name;
+    if other.is_empty() || (write.operation == Operation::Update && other == write.name) {
+        return Ok(());
+    }
+    let text = format!("PriorityClass {other} is already marked as default. Only one default can exist");
+    Err(write.forbidden(text))
+}
+
 impl Class {
     fn of(class: &Value) -> Self {
         let preemption = match lookup::text(class, "/preemptionPolicy") {

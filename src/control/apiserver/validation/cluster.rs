@@ -1,10 +1,8 @@
-//! Namespaces, Nodes, Events, Leases, CertificateSigningRequests, PriorityClasses.
+//! Namespaces, Nodes, Events, Leases, PriorityClasses.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{duplicate, each, immutable, invalid_all, join, metadata, one_of, required, text};
+use super::{duplicate, each, invalid_all, join, metadata, one_of, required, text};
 use crate::api::names;
 use crate::api::status::Cause;
 
@@ -68,83 +66,9 @@ pub fn lease(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     causes
 }
 
-pub fn signing_request(object: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = metadata::check(object, old, names::path_segment);
-    if let Some(old) = old {
-        immutable(&mut causes, object, old, "spec", "");
-        verdicts(&mut causes, object, old);
-        return causes;
-    }
-    let spec = &object["spec"];
-    let pem = STANDARD.decode(text(spec, "request")).unwrap_or_default();
-    if !pem.windows(30).any(|window| window == b"-----BEGIN CERTIFICATE REQUEST") {
-        let why = "PEM block type must be CERTIFICATE REQUEST";
-        causes.push(Cause::invalid("spec.request", &spec["request"], why));
-    }
-    if spec["usages"].as_array().is_none_or(Vec::is_empty) {
-        causes.push(Cause::required("spec.usages", ""));
-    }
-    let signer = text(spec, "signerName");
-    if required(&mut causes, spec, "signerName", "spec") {
-        match signer.split_once('/') {
-            Some((domain, rest)) if !rest.is_empty() && !rest.contains('/') => {
-                causes.extend(invalid_all(
-                    "spec.signerName",
-                    &spec["signerName"],
-                    names::dns1123_subdomain(domain),
-                ));
-            }
-            _ => {
-                let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-                causes.push(Cause::invalid("spec.signerName", &spec["signerName"], why));
-            }
-        }
-    }
-    if signer == "kubernetes.io/legacy-unknown" {
-        let why = "the legacy signerName is not allowed via this API version";
-        causes.push(Cause::invalid("spec.signerName", &spec["signerName"], why));
-    }
-    if spec["expirationSeconds"].as_i64().is_some_and(|seconds| seconds < 600) {
-        let why = "may not specify a duration less than 600 seconds (10 minutes)";
-        causes.push(Cause::invalid("spec.expirationSeconds", &spec["expirationSeconds"], why));
-    }
-    causes
-}
-
-/// A verdict is True, of one kind, and stays; so does a certificate once it is issued.
-fn verdicts(causes: &mut Vec<Cause>, object: &Value, old: &Value) {
-    let of = |request: &Value, kind: &str| {
-        let all = request["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        all.into_iter().find(|condition| condition["type"] == kind)
-    };
-    for (path, condition) in each(&object["status"], "conditions", "status") {
-        let (kind, status) = (text(condition, "type"), &condition["status"]);
-        if matches!(kind, "Approved" | "Denied" | "Failed") && *status != "True" {
-            causes.push(Cause::unsupported(join(&path, "status"), status, &["True"]));
-        }
-    }
-    if of(object, "Approved").is_some() && of(object, "Denied").is_some() {
-        let why = "Approved and Denied conditions are mutually exclusive";
-        causes.push(Cause::invalid("status.conditions", &object["status"]["conditions"], why));
-    }
-    for kind in ["Approved", "Denied", "Failed"] {
-        if of(old, kind).is_some() && of(object, kind).is_none() {
-            let why = format!("updates may not remove a condition of type {kind:?}");
-            causes.push(Cause::forbidden("status.conditions", &why));
-        }
-    }
-    let certificate =
-        |request: &Value| request["status"]["certificate"].as_str().unwrap_or_default().to_owned();
-    if !certificate(old).is_empty() && certificate(old) != certificate(object) {
-        causes.push(Cause::forbidden(
-            "status.certificate",
-            "updates may not modify existing certificate content",
-        ));
-    }
-}
-
 pub fn priority_class(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = metadata::check(object, old, names::dns1123_subdomain);
+    causes.extend(priority_value(object));
     one_of(&mut causes, object, "preemptionPolicy", "", &["Never", "PreemptLowerPriority"]);
     if let Some(old) = old {
         for field in ["value", "preemptionPolicy"] {
@@ -154,4 +78,52 @@ pub fn priority_class(object: &Value, old: Option<&Value>) -> Vec<Cause> {
         }
     }
     causes
+}
+
+/// What only the system's own classes may be.
+fn priority_value(object: &Value) -> Option<Cause> {
+    const HIGHEST: i64 = 1_000_000_000;
+    let (name, value) = (text(&object["metadata"], "name"), object["value"].as_i64().unwrap_or_default());
+    if !name.starts_with("system-") {
+        let why = format!("maximum allowed value of a user defined priority is {HIGHEST}");
+        return (value > HIGHEST).then(|| Cause::forbidden("value", &why));
+    }
+    let known = match name {
+        "system-node-critical" => 2_000_001_000,
+        "system-cluster-critical" => 2_000_000_000,
+        _ => return Some(reserved(&format!("{name} is not a known system priority class"))),
+    };
+    if value != known {
+        return Some(reserved(&format!("value of {name} PriorityClass must be {known}")));
+    }
+    (object["globalDefault"] == true)
+        .then(|| reserved(&format!("globalDefault of {name} PriorityClass must be false")))
+}
+
+fn reserved(why: &str) -> Cause {
+    let why =
+        format!("priority class names with 'system-' prefix are reserved for system use only. error: {why}");
+    Cause::forbidden("metadata.name", &why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_priorities_are_the_systems_own() {
+        let class = |name: &str, value: i64| json!({"metadata": {"name": name}, "value": value});
+        let text = |name: &str, value: i64| {
+            priority_class(&class(name, value), None).first().map(|cause| cause.message.clone())
+        };
+        assert_eq!(text("mine", 1_000_000_000), None);
+        assert_eq!(
+            text("mine", 1_000_000_001).unwrap(),
+            "Forbidden: maximum allowed value of a user defined priority is 1000000000"
+        );
+        assert_eq!(text("system-node-critical", 2_000_001_000), None);
+        assert!(
+            text("system-mine", 1).unwrap().ends_with("system-mine is not a known system priority class")
+        );
+    }
 }

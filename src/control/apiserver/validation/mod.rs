@@ -4,6 +4,7 @@
 //! The rules people actually meet; exotic volume sources and the like pass unchecked.
 
 pub mod access;
+pub mod certificates;
 pub mod cluster;
 pub mod config;
 pub mod container;

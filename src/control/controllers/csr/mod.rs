@@ -4,7 +4,7 @@
 
 pub mod approve;
 pub mod clean;
-mod kubelet;
+pub(in crate::control) mod kubelet;
 pub mod sign;
 
 use std::rc::Rc;

@@ -6,6 +6,7 @@ use super::super::Strategy;
 use super::edit::{copy, default, existing, map, set};
 use super::{PLAIN, field, pod_defaults, selectable};
 use crate::control::apiserver::table::{cluster as table, plain};
+use crate::control::apiserver::validation::certificates;
 use crate::control::apiserver::validation::cluster as validation;
 
 pub static NAMESPACE: Strategy = Strategy {
@@ -97,7 +98,7 @@ pub static LEASE: Strategy =
     Strategy { validate: validation::lease, columns: table::LEASE, row: table::lease, ..PLAIN };
 
 pub static SIGNING_REQUEST: Strategy = Strategy {
-    validate: validation::signing_request,
+    validate: certificates::signing_request,
     prepare_create: |object| set(object, "status", json!({})),
     // What was asked and by whom never changes; answers come by /approval and /status.
     prepare_update: |object, old| {
