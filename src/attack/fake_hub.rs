@@ -86,7 +86,7 @@ fn judge(
     Ok(match complaint {
         _ if events.iter().any(proof) => Finding::compromised(gained, evidence),
         Some(line) if refused > 0 && asked == 0 => {
-            let why = line.split("x509: ").last().unwrap_or_default();
+            let why = line.split("x509: ").last().and_then(|rest| rest.split('"').next()).unwrap_or_default();
             Finding::defeated(format!("the {} hung up: x509: {why}; 0 HTTP requests", victim.role), evidence)
         }
         _ => Finding::inconclusive(

@@ -93,8 +93,22 @@ impl Running {
 
 /// A line of the attacker's as an event; a failed handshake is what its server logs.
 fn event(line: &str) -> Option<Value> {
-    match line.contains("TLS handshake error") {
-        true => Some(json!({"event": "refused", "why": line})),
-        false => serde_json::from_str(line).ok(),
+    let Some((_, failed)) = line.split_once("TLS handshake error") else {
+        return serde_json::from_str(line).ok();
+    };
+    let why = failed.split("error=").nth(1).unwrap_or(failed).trim_matches('"');
+    Some(json!({"event": "refused", "why": why}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_attackers_server_logs_of_a_handshake_is_an_event_too() {
+        let line = r#"I1 2 serve.rs:1] "http: TLS handshake error from 192.0.2.11:1" error="remote error: tls: bad""#;
+        assert_eq!(event(line).unwrap()["why"], "remote error: tls: bad");
+        assert_eq!(event(r#"{"event": "ready"}"#).unwrap()["event"], "ready");
+        assert_eq!(event("a line of somebody's"), None);
     }
 }

@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::api::go_duration;
 use crate::client::events::{Kind, Recorder, reference};
+use crate::net::go_text;
 
 /// The part of the command line that is about it.
 #[derive(Debug, Clone, clap::Args)]
@@ -125,7 +126,9 @@ impl Candidate {
             match self.attempt(&mut seen).await {
                 Ok(Some(lease)) => return lease,
                 Ok(None) => {}
-                Err(error) => warn!(%error, "error retrieving resource lock {}", self.shown()),
+                Err(error) => {
+                    warn!(error = go_text(&error), "error retrieving resource lock {}", self.shown())
+                }
             }
             tokio::time::sleep(self.options.leader_elect_retry_period).await;
         }
@@ -198,10 +201,12 @@ impl Candidate {
                         Ok(Some(taken)) => (*lease, renewed) = (taken, Instant::now()),
                         // Another process leads now.
                         Ok(None) => return,
-                        Err(error) => warn!(%error, "error retrieving resource lock {}", self.shown()),
+                        Err(error) => {
+                            warn!(error = go_text(&error), "error retrieving resource lock {}", self.shown())
+                        }
                     }
                 }
-                Ok(Err(error)) => warn!(%error, "Failed to update lease {}", self.shown()),
+                Ok(Err(error)) => warn!(error = go_text(&error), "Failed to update lease {}", self.shown()),
                 Err(_) => return,
             }
         }

@@ -72,7 +72,9 @@ fn answer(request: &Request<hyper::body::Incoming>, pod: &Value, over: &Cancella
     say(&json!({"event": "request", "method": method, "path": path, "client": client, "bearer": bearer}));
     let watches = path.contains("watch=true") || path.contains("watch=1");
     match (request.method(), watches) {
-        (&Method::GET, true) => watch(uri.path().ends_with("/pods").then(|| pod.clone()), over.clone()),
+        (&Method::GET, true) => {
+            watch(uri.path().ends_with("/pods").then(|| at_revision(pod, path)), over.clone())
+        }
         (&Method::POST, _) if path.contains("/binding") => json_response(
             StatusCode::CREATED,
             &json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
@@ -83,6 +85,17 @@ fn answer(request: &Request<hyper::body::Incoming>, pod: &Value, over: &Cancella
                 "reason": "ServiceUnavailable", "message": "wait"}),
         ),
     }
+}
+
+/// The pod at the revision the victim asks from: when it is let go it asks the real API server from there on,
+/// and has missed nothing.
+fn at_revision(pod: &Value, path: &str) -> Value {
+    let mut pod = pod.clone();
+    let asked = path.split(['?', '&']).find_map(|word| word.strip_prefix("resourceVersion="));
+    if let Some(revision) = asked.filter(|revision| !matches!(*revision, "" | "0")) {
+        pod["metadata"]["resourceVersion"] = json!(revision);
+    }
+    pod
 }
 
 /// A watch that tells of the pod, and in the end that it is gone.
@@ -119,5 +132,18 @@ async fn calls_home(listener: tokio::net::TcpListener) {
         say(&json!({"event": "phoned", "from": from, "line": first}));
         let _ =
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forged_pod_is_as_old_as_what_the_victim_knows() {
+        let pod = json!({"metadata": {"resourceVersion": "1"}});
+        let revision = |path| at_revision(&pod, path)["metadata"]["resourceVersion"].clone();
+        assert_eq!(revision("/api/v1/pods?watch=true&resourceVersion=812&timeoutSeconds=290"), "812");
+        assert_eq!(revision("/api/v1/pods?watch=true&resourceVersion=0"), "1");
     }
 }
