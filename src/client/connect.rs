@@ -30,6 +30,9 @@ use crate::net::{BoxStream, DialError, Direct, Protocols, TlsDialer, client_conf
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// How often credential files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
+/// An answer, or a watch, begins sooner. A pool that waits for a connection which nobody makes any more would
+/// wait for ever: it is left for a new one.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// A client for the current context of a kubeconfig. Call it inside the role's runtime.
 ///
@@ -166,10 +169,19 @@ impl Service<Request<Body>> for Rotating {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answering {
-        let link = self.link();
+        let (link, state) = (self.link(), Arc::clone(&self.state));
         Box::pin(async move {
             let request = link.address(request)?;
-            Ok(link.http.request(request).await?)
+            match tokio::time::timeout(SILENCE, link.http.request(request)).await {
+                Ok(answer) => Ok(answer?),
+                Err(_) => {
+                    let mut state = state.lock().expect("nothing panics while holding the lock");
+                    if Arc::ptr_eq(&state.current, &link) {
+                        state.current = Arc::new(Link::new(link.access.clone())?);
+                    }
+                    Err("no answer from the API server".into())
+                }
+            }
         })
     }
 }

@@ -49,13 +49,16 @@ const PROTOCOL_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 /// Cached answers, before the oldest are thrown away all at once.
 const CACHED: usize = 1024;
 
+/// `authentication.kubernetes.io/pod-name` and the like.
+type Extra = BTreeMap<String, Vec<String>>;
+
 /// Who calls.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Caller {
     pub name: String,
     pub uid: String,
     pub groups: Vec<String>,
-    pub extra: BTreeMap<String, Vec<String>>,
+    pub extra: Extra,
 }
 
 impl Caller {
@@ -200,7 +203,8 @@ pub enum Answer {
 pub struct Authorization {
     client: Client,
     ttls: Ttls,
-    answers: Cache<(String, Vec<String>, Asked), Answer>,
+    /// By everything that is asked: two pods of one account differ in their extra fields.
+    answers: Cache<(String, Vec<String>, Extra, Asked), Answer>,
 }
 
 impl Authorization {
@@ -215,7 +219,7 @@ impl Authorization {
     }
 
     pub async fn authorize(&self, caller: &Caller, asked: &Asked) -> Answer {
-        let key = (caller.name.clone(), caller.groups.clone(), asked.clone());
+        let key = (caller.name.clone(), caller.groups.clone(), caller.extra.clone(), asked.clone());
         if let Some(answer) = self.answers.get(&key) {
             return answer;
         }

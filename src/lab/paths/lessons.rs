@@ -170,9 +170,9 @@ const LESSONS: &[Lesson] = lessons![
         "no credential is needed at all",
         "1.2.1, 5.1.1",
         Kubectl,
-        "kubectl auth can-i get secrets -A --as system:anonymous --as-group system:unauthenticated || true",
+        "kubectl auth can-i get secrets -A --as system:anonymous --as-group system:unauthenticated 2>&1 || true",
         ["yes"],
-        ["no"]
+        ["no", "Forbidden"]
     ),
     (
         ToKubeletCa,

@@ -19,6 +19,8 @@ use crate::lab::state::LabDir;
 
 /// How long roles may take to serve again.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one question to a kubelet may take.
+const ONE_TRY: Duration = Duration::from_secs(5);
 const MANAGER: &str = "minilab";
 
 /// Something that was done.
@@ -261,12 +263,14 @@ async fn answers(client: &Client, node: &str, deadline: Instant) -> Result<(), S
     loop {
         let request = http::Request::get(path.display().to_string()).body(Vec::new());
         let Ok(request) = request else { return Ok(()) };
-        match client.request_text(request).await {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => {
-                return Err(SwitchError::Kubelet { node: node.to_owned(), error: error.to_string() });
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        let error = match tokio::time::timeout(ONE_TRY, client.request_text(request)).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {ONE_TRY:?}"),
+        };
+        if Instant::now() >= deadline {
+            return Err(SwitchError::Kubelet { node: node.to_owned(), error });
         }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
