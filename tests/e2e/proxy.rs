@@ -103,6 +103,8 @@ fn pods_and_services_are_reached_through_the_api_server() {
         if ran.stdout.starts_with("GET /x/\n") { Ok(()) } else { Err(ran.stderr) }
     });
     assert!(raw(&lab, &format!("{base}/services/http:web:80/proxy/")).starts_with("GET /\n"));
+    let chunked = in_chunks(&lab, &format!("{base}/pods/web/proxy/search"));
+    assert!(chunked.contains("GET /search\n") && chunked.contains("body=some words\n"), "{chunked}");
     // A redirect of the pod's leads back through the proxy, and so does the missing slash.
     assert!(raw(&lab, &format!("{base}/pods/web/proxy/hop")).starts_with("GET /there?x=1\n"));
     assert!(raw(&lab, &format!("{base}/pods/web/proxy")).starts_with("GET /\n"));
@@ -192,6 +194,28 @@ fn a_nodes_kubelet_answers_through_the_api_server_and_any_upgrade_passes() {
     websocket_echo(&address, path);
     proxy.kill().unwrap();
     proxy.wait().unwrap();
+}
+
+/// A GET with a body whose length is not said, as search engines are asked.
+fn in_chunks(lab: &Lab, path: &str) -> String {
+    let mut proxy = lab
+        .kubectl_command(clients::any())
+        .args(["proxy", "--port=0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(proxy.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let mut stream = TcpStream::connect(first.trim().rsplit(' ').next().unwrap()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    let body = "Transfer-Encoding: chunked\r\n\r\na\r\nsome words\r\n0\r\n\r\n";
+    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    proxy.kill().unwrap();
+    proxy.wait().unwrap();
+    said
 }
 
 fn head_of(stream: &mut TcpStream) -> Vec<u8> {

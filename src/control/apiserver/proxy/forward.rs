@@ -7,6 +7,7 @@
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use hyper::body::Body as _;
 
 use super::location::{self, Target, service_unavailable};
 use super::path::{Path, Rewrite};
@@ -47,6 +48,10 @@ async fn forward(call: &Call, client: Client, target: &Target, path: &Path) -> R
         onward.insert("x-forwarded-uri", value);
     }
     let host = onward.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    if !client.body.is_end_stream() && client.body.size_hint().exact().is_none() {
+        // A body whose length nobody said goes on in chunks, whatever the method: also with a GET.
+        onward.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let mut request = request(&client, path, onward)?;
     *request.body_mut() = Body::new(client.body);
     let unreachable = |error| service_unavailable(format!("error trying to reach service: {error}"));

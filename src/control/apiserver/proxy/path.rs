@@ -72,6 +72,18 @@ fn escaped(path: &str) -> String {
     out
 }
 
+/// Bytes that no URL has, as Go writes them.
+fn readable(target: &str) -> String {
+    let mut out = String::with_capacity(target.len());
+    for byte in target.bytes() {
+        match byte {
+            b'!'..=b'~' => out.push(char::from(byte)),
+            byte => out += &format!("%{byte:02X}"),
+        }
+    }
+    out
+}
+
 /// Turns a backend's `Location` into one the client can follow through the proxy.
 pub struct Rewrite<'a> {
     pub path: &'a Path,
@@ -84,6 +96,11 @@ pub struct Rewrite<'a> {
 impl Rewrite<'_> {
     /// A path of the same host gets the proxy's prefix; another host and a relative path stay.
     pub fn location(&self, target: &str) -> String {
+        // Two slashes name another host.
+        if target.starts_with("//") {
+            return target.to_owned();
+        }
+        let target = &readable(target);
         let Ok(uri) = target.parse::<Uri>() else { return target.to_owned() };
         let foreign =
             uri.authority().is_some_and(|name| name.as_str() != self.backend && name.as_str() != self.host);
@@ -141,6 +158,8 @@ mod tests {
             ("http://10.0.0.1:80/login/", format!("{BASE}/login/")),
             ("http://localhost:8001/login", format!("http://localhost:8001{BASE}/login")),
             ("http://elsewhere/login", "http://elsewhere/login".into()),
+            ("//other/login", "//other/login".into()),
+            ("/a b", format!("{BASE}/a%20b")),
             ("login", "login".into()),
             ("../login", "../login".into()),
             (&format!("{BASE}/login"), format!("{BASE}/login")),
