@@ -197,9 +197,10 @@ fn a_port_of_a_service_is_forwarded_and_policies_choose_by_every_kind_of_peer() 
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
+    // kubectl says there that a connection came; who does not listen ends it.
+    let mut said = std::io::BufReader::new(forward.stdout.take().unwrap());
     let mut first = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(forward.stdout.take().unwrap()), &mut first)
-        .unwrap();
+    std::io::BufRead::read_line(&mut said, &mut first).unwrap();
     let address = first.split(' ').nth(2).unwrap().to_owned();
     let mut stream =
         std::net::TcpStream::connect(&address).unwrap_or_else(|error| panic!("{first}: {error}"));
@@ -212,6 +213,12 @@ fn a_port_of_a_service_is_forwarded_and_policies_choose_by_every_kind_of_peer() 
     forward.wait().unwrap();
 
     lab.kubectl(&["create", "namespace", "other"]).ok();
+    eventually(SOON, "the namespace has its account", || {
+        match lab.kubectl(&["-n", "other", "get", "serviceaccount", "default"]) {
+            ran if ran.code == 0 => Ok(()),
+            ran => Err(ran.stderr),
+        }
+    });
     let client = |namespace: &str| {
         lab.apply(
             &json!({"apiVersion": "v1", "kind": "Pod",
