@@ -100,7 +100,7 @@ fn inside() {
         step("exec terminal", a_terminal_has_a_size_job_control_and_an_end(&node)).await;
         step("attach", who_attaches_hears_and_is_heard(&node)).await;
         step("attach terminal", an_attached_terminal_is_the_containers(&node)).await;
-        step("slow listener", a_listener_that_does_not_read_holds_nobody_for_long(&node)).await;
+        step("slow listener", a_listener_is_waited_for_until_it_leaves(&node)).await;
         step("ports", ports_are_reached_inside_the_pods_network(&node)).await;
         step("ephemeral", an_ephemeral_container_sees_its_targets_processes(&node)).await;
         step("leaks", nothing_is_left_of_many_sessions(&node)).await;
