@@ -1,6 +1,8 @@
 //! `minilab explain PATH[.SETTING]`: what a setting is, open and closed, and how one tells the difference.
 //! `minilab explain "ERROR TEXT"`: which setting a pasted error is about, its cause and the next command.
 
+use std::io::Read;
+
 use clap::Args;
 
 use serde_json::{Value, json};
@@ -13,9 +15,12 @@ use crate::lab::spec::Spec;
 use crate::lab::state::LabDir;
 use crate::lab::switch::Switch;
 
+/// So much of what is pasted is read.
+const LONGEST: u64 = 64 * 1024;
+
 #[derive(Args)]
 pub struct Explain {
-    /// For example apiserver-to-kubelet, kubelet-access.read-only-port, or an error text in quotes
+    /// For example apiserver-to-kubelet, kubelet-access.read-only-port, an error text in quotes, or - to paste one
     #[arg(value_name = "PATH[.SETTING]|ERROR TEXT")]
     what: String,
     /// Print only the read-only lines that tell the modes apart, for pasting on a cluster of your own
@@ -57,28 +62,33 @@ impl Explain {
 impl Explain {
     /// A word that is no path may be an error somebody read.
     fn error(&self, lab: &LabDir) -> Outcome {
-        let known = known_errors(&self.what);
+        let text = match self.what.as_str() {
+            "-" => std::io::read_to_string(std::io::stdin().take(LONGEST)).unwrap_or_default(),
+            text => text.to_owned(),
+        };
+        let known = known_errors(&text);
         if known.is_empty() {
-            let what = match self.what.contains(' ') {
-                true => format!("no error this lab knows contains {:?}", self.what),
-                false => format!("there is no path or setting {:?}", self.what),
+            let short: String = text.trim().chars().take(200).collect();
+            let what = match text.contains(' ') || text.len() > short.len() {
+                true => format!("no error this lab knows contains {short:?}"),
+                false => format!("there is no path or setting {short:?}"),
             };
             let remedy = "`minilab paths` lists the paths; paste an error as it was printed, in quotes";
             return Err(Trouble::new(Answer::Usage, what, remedy));
         }
         let me = super::up::myself(lab);
-        known.iter().enumerate().for_each(|(at, error)| print_error(error, at, &me));
+        known.iter().enumerate().for_each(|(at, error)| print_error(error, at, &text, &me));
         Ok(Answer::Done)
     }
 }
 
-fn print_error(error: &KnownError, at: usize, me: &str) {
+fn print_error(error: &KnownError, at: usize, text: &str, me: &str) {
     if at > 0 {
         println!();
     }
     println!("{}: {}", error.about, error.what);
     println!("  cause  {}", error.cause);
-    println!("  try    {}", error.next.replace("minilab ", &format!("{me} ")));
+    println!("  try    {}", error.next_for(text).replace("minilab ", &format!("{me} ")));
     println!("  more   {me} explain {}", error.about);
 }
 

@@ -102,6 +102,9 @@ impl Link {
             .http2_initial_connection_window_size(8 << 20)
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
+            // As client-go: a peer that says nothing for this long is asked, and given up.
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .http2_keep_alive_timeout(Duration::from_secs(15))
             .build(connector);
         Ok(Self { http, base, bearer, access })
     }
@@ -172,8 +175,12 @@ impl Service<Request<Body>> for Rotating {
         let (link, state) = (self.link(), Arc::clone(&self.state));
         Box::pin(async move {
             let request = link.address(request)?;
-            match tokio::time::timeout(SILENCE, link.http.request(request)).await {
-                Ok(answer) => Ok(answer?),
+            // One request makes the connection that all wait for. It must be driven even while nobody polls
+            // whoever asked first: a watch whose reader waits for an answer to something else.
+            let http = link.http.clone();
+            let driven = Driven(tokio::spawn(async move { http.request(request).await }));
+            match tokio::time::timeout(SILENCE, driven).await {
+                Ok(answer) => Ok(answer??),
                 Err(_) => {
                     let mut state = state.lock().expect("nothing panics while holding the lock");
                     if Arc::ptr_eq(&state.current, &link) {
@@ -183,6 +190,23 @@ impl Service<Request<Body>> for Rotating {
                 }
             }
         })
+    }
+}
+
+/// A request on a task of its own, which ends when nobody wants the answer any more.
+struct Driven<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Future for Driven<T> {
+    type Output = Result<T, tokio::task::JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<T> Drop for Driven<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

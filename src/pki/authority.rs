@@ -16,6 +16,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Clocks differ; upstream starts every certificate this much in the past.
 const BACKDATE: Duration = Duration::from_secs(5 * 60);
+/// The shortest life a request can ask for.
+const SHORTEST: Duration = Duration::from_secs(600);
 /// Below this the end is not moved back as well (`pkg/controller/certificates/authority/policies.go`).
 const SHORT_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 
@@ -151,8 +153,11 @@ impl Authority {
             add_usage(params, usage)?;
         }
         let now = unix_now();
-        let end = if validity < SHORT_LIFETIME { now } else { now - BACKDATE.as_secs() } + validity.as_secs();
-        set_validity(params, now - BACKDATE.as_secs(), end.min(self.not_after));
+        // Shorter lives than can be asked for are for watching renewal; backdated like others, a certificate of
+        // a minute would be due for it before it is there.
+        let backdate = if validity < SHORTEST { validity / 10 } else { BACKDATE }.as_secs();
+        let end = if validity < SHORT_LIFETIME { now } else { now - backdate } + validity.as_secs();
+        set_validity(params, now - backdate, end.min(self.not_after));
         Ok(csr.signed_by(&self.issuer).map_err(PkiError::Generate)?.pem())
     }
 }

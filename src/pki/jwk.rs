@@ -61,6 +61,9 @@ impl JwkSet {
     /// are the caller's to judge.
     pub fn verify(&self, token: &str, algorithms: &[String]) -> Result<Value, JwsError> {
         let parts = Parts::split(token)?;
+        if parts.header.get("crit").is_some() {
+            return Err(JwsError::Malformed("critical headers that nobody knows"));
+        }
         let algorithm = parts.header["alg"].as_str().unwrap_or_default();
         if !algorithms.iter().any(|allowed| allowed == algorithm) {
             return Err(JwsError::Algorithm { expected: algorithms.to_vec(), got: algorithm.to_owned() });

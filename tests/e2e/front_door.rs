@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::forged::{ROBOT, account_tokens};
 use crate::kit::server::{Answer, ApiServer, Ca, Pair};
+use crate::webhooks::webhook;
 
 /// What a caller shows.
 struct Credential {
@@ -96,6 +98,11 @@ fn credentials(server: &ApiServer, anonymous: Option<&'static str>) -> Vec<Crede
             ..credential("a token as the only subprotocol", None, &[], None)
         },
     ];
+    for (name, token, user) in account_tokens(server) {
+        let (header, value) = bearer(&token);
+        all.push(credential(name, None, &[(header, value.as_str())], user));
+    }
+    all.push(credential("bytes that are no text", None, &[("Authorization", "Bearer \u{ff}\u{fe}")], None));
     all.push(Credential {
         master: true,
         ..credential("a master's certificate", Some(ca.client("root", "system:masters")), &[], Some("root"))
@@ -149,7 +156,8 @@ fn bootstrap_token(server: &ApiServer) {
 /// How an authorizer treats those who are no masters.
 enum Rule {
     Everything,
-    Nothing,
+    /// And what the refusal ends with.
+    Nothing(&'static str),
     Rbac,
 }
 
@@ -167,7 +175,7 @@ fn table(server: &ApiServer, rule: &Rule, anonymous: Option<&'static str>) {
             };
             let allowed = match rule {
                 Rule::Everything => true,
-                Rule::Nothing => who.master,
+                Rule::Nothing(_) => who.master,
                 Rule::Rbac => who.master || *public,
             };
             if allowed {
@@ -175,8 +183,8 @@ fn table(server: &ApiServer, rule: &Rule, anonymous: Option<&'static str>) {
                 continue;
             }
             let mut message = refusal.replace("{user}", &format!("{user:?}"));
-            if matches!(rule, Rule::Nothing) {
-                message += ": Everything is forbidden.";
+            if let Rule::Nothing(why) = rule {
+                message += why;
             }
             let status = answer.json();
             assert_eq!((answer.code, &status["message"]), (403, &json!(message)), "{cell}");
@@ -208,7 +216,28 @@ fn every_credential_is_everything_under_always_allow_and_nobody_is_anonymous() {
 #[test]
 fn only_masters_pass_always_deny() {
     let server = ApiServer::start(&[], &["--authorization-mode=AlwaysDeny"]);
-    table(&server, &Rule::Nothing, Some("system:anonymous"));
+    table(&server, &Rule::Nothing(": Everything is forbidden."), Some("system:anonymous"));
+}
+
+#[test]
+fn nobody_here_is_a_node_and_the_node_authorizer_says_nothing_of_others() {
+    let server = ApiServer::start(&[], &["--authorization-mode=Node"]);
+    table(&server, &Rule::Nothing(""), Some("system:anonymous"));
+}
+
+#[test]
+fn every_credential_meets_a_webhook_that_refuses_with_a_reason() {
+    let (config, asked) = webhook(|_| json!({"allowed": false, "denied": true, "reason": "not today"}));
+    let server = ApiServer::start(
+        &[("access.conf", &config)],
+        &[
+            "--authorization-mode=Webhook",
+            "--authorization-webhook-version=v1",
+            "--authorization-webhook-config-file={dir}/access.conf",
+        ],
+    );
+    table(&server, &Rule::Nothing(": not today"), Some("system:anonymous"));
+    assert!(asked.lock().unwrap().iter().any(|review| review["spec"]["user"] == ROBOT));
 }
 
 #[test]
@@ -311,107 +340,6 @@ fn nobody_grants_more_than_they_hold_and_gathered_roles_follow_their_parts() {
     assert_eq!(bind("cluster-admin").code, 403);
     assert_eq!(bind("none").code, 404);
     assert_eq!(bind("role-maker").code, 201);
-}
-
-/// A webhook of one's own: answers every review by `verdict`, and counts.
-fn webhook(verdict: fn(&Value) -> Value) -> (String, std::sync::Arc<std::sync::Mutex<Vec<Value>>>) {
-    use std::io::{BufRead, BufReader, Read, Write};
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/review", listener.local_addr().unwrap());
-    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let heard = asked.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let mut reader = BufReader::new(stream);
-            let (mut line, mut length) = (String::new(), 0);
-            while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
-                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().unwrap();
-                }
-                line.clear();
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).unwrap();
-            let mut review: Value = serde_json::from_slice(&body).unwrap();
-            review["status"] = verdict(&review);
-            heard.lock().unwrap().push(review.clone());
-            let text = review.to_string();
-            let mut stream = reader.into_inner();
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-                text.len()
-            );
-            let _ = stream.write_all((head + &text).as_bytes());
-        }
-    });
-    let config = format!(
-        "apiVersion: v1\nkind: Config\nclusters: [{{name: hook, cluster: {{server: '{url}', insecure-skip-tls-verify: true}}}}]\nusers: [{{name: me, user: {{}}}}]\ncontexts: [{{name: hook, context: {{cluster: hook, user: me}}}}]\ncurrent-context: hook\n"
-    );
-    (config, asked)
-}
-
-#[test]
-fn webhooks_say_whose_token_it_is_and_who_may() {
-    let (tokens, asked) = webhook(|review| match review["spec"]["token"].as_str() {
-        Some("remote-token") => {
-            json!({"authenticated": true, "user": {"username": "ruth", "uid": "9", "groups": ["far"]}})
-        }
-        Some("cursed-token") => json!({"authenticated": false, "error": "cursed"}),
-        _ => json!({"authenticated": false}),
-    });
-    let (access, questions) = webhook(|review| match &review["spec"]["resourceAttributes"]["resource"] {
-        Value::String(resource) if resource == "pods" => json!({"allowed": true}),
-        Value::String(resource) if resource == "secrets" => {
-            json!({"allowed": false, "denied": true, "reason": "never secrets"})
-        }
-        _ => json!({"allowed": false, "reason": "ask somebody else"}),
-    });
-    let order = "apiVersion: apiserver.config.k8s.io/v1
-kind: AuthorizationConfiguration
-authorizers:
-- type: Webhook
-  name: hook
-  webhook:
-    timeout: 3s
-    subjectAccessReviewVersion: v1
-    matchConditionSubjectAccessReviewVersion: v1
-    failurePolicy: NoOpinion
-    authorizedTTL: 30s
-    unauthorizedTTL: 30s
-    connectionInfo: {type: KubeConfigFile, kubeConfigFile: '{dir}/access.conf'}
-- {type: RBAC, name: rbac}
-";
-    let server = ApiServer::start(
-        &[("tokens.conf", &tokens), ("access.conf", &access), ("authz.yaml", order)],
-        &[
-            "--authorization-config={dir}/authz.yaml",
-            "--authentication-token-webhook-config-file={dir}/tokens.conf",
-            "--authentication-token-webhook-version=v1",
-        ],
-    );
-    let as_ruth = |path: &str| server.ask(None, "GET", path, &[("Authorization", "Bearer remote-token")], "");
-    assert_eq!(as_ruth("/api/v1/namespaces/default/pods").code, 200);
-    assert_eq!(as_ruth("/api/v1/namespaces/default/pods").code, 200);
-    let spec = questions.lock().unwrap().last().unwrap()["spec"].clone();
-    assert_eq!((&spec["user"], &spec["groups"]), (&json!("ruth"), &json!(["far", "system:authenticated"])));
-    assert_eq!(
-        spec["resourceAttributes"],
-        json!({"namespace": "default", "verb": "list", "version": "v1", "resource": "pods"})
-    );
-    assert_eq!(questions.lock().unwrap().len(), 1, "the second answer was remembered");
-    assert_eq!(asked.lock().unwrap().iter().filter(|one| one["spec"]["token"] == "remote-token").count(), 1);
-    let denied = as_ruth("/api/v1/namespaces/default/secrets");
-    assert!(
-        denied.code == 403 && denied.text.contains("in the namespace \\\"default\\\": never secrets"),
-        "{denied:?}"
-    );
-    // No opinion goes on to RBAC, whose discovery role lets everybody known in.
-    assert_eq!(as_ruth("/version").code, 200);
-    assert_eq!(
-        server.ask(None, "GET", "/version", &[("Authorization", "Bearer cursed-token")], "").code,
-        401
-    );
-    assert!(server.log().contains("cursed"));
 }
 
 #[test]

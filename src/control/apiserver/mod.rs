@@ -10,6 +10,7 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod call;
+mod cel;
 mod chain;
 mod discovery;
 mod encode;
@@ -37,6 +38,7 @@ mod system;
 pub mod table;
 pub mod user;
 pub mod validation;
+mod watched;
 mod wire;
 
 use std::process::ExitCode;

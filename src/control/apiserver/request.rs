@@ -154,7 +154,8 @@ fn collection_verb(verb: &'static str, asked: &mut ResourceRequest, query: &Quer
         asked.label_selector = query.get("labelSelector").unwrap_or_default().to_owned();
         let terms = asked.field_selector.split(',');
         let pinned = terms.filter_map(|term| term.trim().strip_prefix("metadata.name=")).next();
-        if let (Some(name), true) = (pinned, asked.name.is_empty()) {
+        // Not for a deletion, which a role for one name would then allow.
+        if let (Some(name), true, true) = (pinned, asked.name.is_empty(), verb != "deletecollection") {
             asked.name = name.trim_start_matches('=').to_owned();
         }
     }

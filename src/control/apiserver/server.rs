@@ -225,6 +225,7 @@ async fn close(api: &Api) {
 
 fn build_api(flags: &Flags, roads: &Roads, store: Store) -> Result<Arc<Api>, ServeError> {
     let authorizer = Arc::new(flags.authz.build(store.clone())?);
+    flags.authz.follow(&authorizer);
     let authenticator = flags.authn.build(store.clone(), flags.authz.always_allows())?;
     let host = Door {
         authenticator: Arc::new(authenticator.anonymous_only_on(HEALTH)),

@@ -12,10 +12,10 @@ pub struct KnownError {
     pub about: &'static str,
     pub what: &'static str,
     pub cause: &'static str,
-    pub next: &'static str,
+    next: &'static str,
 }
 
-const fn error(
+pub(super) const fn error(
     parts: &'static [&'static str],
     about: &'static str,
     what: &'static str,
@@ -289,7 +289,42 @@ const ERRORS: &[KnownError] = &[
 
 /// The error a text is; a text that fits several rows is the first, most telling one.
 pub fn known_errors(text: &str) -> Vec<&'static KnownError> {
-    ERRORS.iter().find(|error| error.parts.iter().all(|part| text.contains(part))).into_iter().collect()
+    rows().find(|error| error.parts.iter().all(|part| text.contains(part))).into_iter().collect()
+}
+
+fn rows() -> impl Iterator<Item = &'static KnownError> {
+    super::more_errors::ROWS.iter().chain(ERRORS)
+}
+
+impl KnownError {
+    /// The next command, with whoever and whatever the text names in their places.
+    pub fn next_for(&self, text: &str) -> String {
+        let quoted = |before: &str, quote: char| {
+            let rest = text.split_once(before)?.1;
+            let name = rest.split(quote).next()?;
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-._:@".contains(c);
+            (!name.is_empty() && name.len() <= 253 && name.chars().all(plain)).then_some(name)
+        };
+        let node = ["node \"", "User \"system:node:"].iter().find_map(|before| quoted(before, '"'));
+        let node = node.or_else(|| quoted("node '", '\''));
+        let mut next = self.next.to_owned();
+        for (word, name) in [
+            ("USER", quoted("User \"", '"').or_else(|| quoted("user \"", '"'))),
+            ("NODE", node),
+            ("NAMESPACE", quoted("in the namespace \"", '"')),
+        ] {
+            if let Some(name) = name {
+                let words = next.split(' ').map(|one| match one.strip_suffix(word) {
+                    Some(before) if !before.ends_with(|c: char| c.is_ascii_uppercase()) => {
+                        format!("{before}{name}")
+                    }
+                    _ => one.to_owned(),
+                });
+                next = words.collect::<Vec<_>>().join(" ");
+            }
+        }
+        next
+    }
 }
 
 #[cfg(test)]
@@ -299,7 +334,7 @@ mod tests {
 
     #[test]
     fn every_error_is_about_a_setting_that_exists_and_says_what_to_try() {
-        for error in ERRORS {
+        for error in rows() {
             let (path, setting) = match error.about.split_once('.') {
                 Some((path, setting)) => (path, Some(setting)),
                 None => (error.about, None),
@@ -338,5 +373,9 @@ mod tests {
             assert_eq!(known_errors(text)[0].about, about, "{text}");
         }
         assert!(known_errors("something else").is_empty());
+        let text = "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"a\"";
+        assert!(known_errors(text)[0].next_for(text).ends_with("--as jane"));
+        let text = "nodes \"node-1\" is forbidden: node \"node-1\" is not allowed to modify taints";
+        assert!(known_errors(text)[0].next_for(text).contains("taint nodes node-1 KEY=VALUE"));
     }
 }

@@ -6,6 +6,7 @@
 
 mod errors;
 mod lessons;
+mod more_errors;
 mod table;
 
 use std::collections::BTreeMap;

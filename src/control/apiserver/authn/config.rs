@@ -1,13 +1,12 @@
 //! `--authentication-config`: OpenID providers and anonymous requests from one file
 //! (`apiserver/pkg/apis/apiserver/{v1,validation}`).
-//!
-//! What needs CEL (`expression`, `userValidationRules`, `extra`) is refused with the field's path instead
-//! of being passed over.
 
 use serde::Deserialize;
 
 use super::Anonymous;
-use super::jwt::{Mapping, Rules};
+use super::jwt::{Condition, Mapping, Rules};
+use crate::api::names;
+use crate::control::apiserver::cel::Expression;
 use crate::net::Verify;
 use crate::pki;
 
@@ -39,12 +38,12 @@ struct AnonymousSection {
     #[serde(default)]
     enabled: bool,
     #[serde(default)]
-    conditions: Vec<Condition>,
+    conditions: Vec<OnPath>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Condition {
+struct OnPath {
     path: String,
 }
 
@@ -56,7 +55,25 @@ struct Jwt {
     claim_validation_rules: Vec<ClaimRule>,
     claim_mappings: ClaimMappings,
     #[serde(default)]
-    user_validation_rules: Vec<serde_json::Value>,
+    user_validation_rules: Vec<UserRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct UserRule {
+    #[serde(default)]
+    expression: String,
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Extra {
+    #[serde(default)]
+    key: String,
+    #[serde(default)]
+    value_expression: String,
 }
 
 #[derive(Deserialize)]
@@ -71,8 +88,8 @@ struct Issuer {
     audiences: Vec<String>,
     #[serde(default)]
     audience_match_policy: String,
+    /// Checked and passed over: providers are asked directly.
     #[serde(default)]
-    #[expect(dead_code, reason = "accepted: there is one way out of this host")]
     egress_selector_type: String,
 }
 
@@ -86,7 +103,6 @@ struct ClaimRule {
     #[serde(default)]
     expression: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "said by an expression, which is refused")]
     message: String,
 }
 
@@ -99,7 +115,7 @@ struct ClaimMappings {
     #[serde(default)]
     uid: Claim,
     #[serde(default)]
-    extra: Vec<serde_json::Value>,
+    extra: Vec<Extra>,
 }
 
 #[derive(Deserialize, Default)]
@@ -178,32 +194,41 @@ impl Jwt {
                 issuer.audience_match_policy
             ));
         }
-        let verify = self.verify(at, faults);
-        let required = self.required(at, faults);
-        let username = self.username(at, faults);
-        self.refuse_expressions(at, faults);
-        let groups = &self.claim_mappings.groups;
-        let groups = (!groups.claim.is_empty()).then(|| Mapping {
-            claim: groups.claim.clone(),
-            prefix: groups.prefix.clone().unwrap_or_default(),
-        });
-        if groups.is_some() && self.claim_mappings.groups.prefix.is_none() {
-            faults.push(format!("{at}.claimMappings.groups.prefix: Required value: prefix is required when claim is set. It can be set to an empty string to disable prefixing"));
+        if !matches!(issuer.egress_selector_type.as_str(), "" | "controlplane" | "cluster") {
+            faults.push(format!(
+                "{at}.issuer.egressSelectorType: Invalid value: {:?}: egress selector must be either controlplane or cluster",
+                issuer.egress_selector_type
+            ));
         }
-        let uid = &self.claim_mappings.uid.claim;
-        (faults.len() == before).then(|| {
-            let rules = Rules {
-                issuer: issuer.url.clone(),
-                discovery: issuer.discovery_url.clone().filter(|url| !url.is_empty()),
-                audiences: issuer.audiences.clone(),
-                algorithms: ALGORITHMS.iter().map(|name| (*name).to_owned()).collect(),
-                username,
-                groups,
-                uid: (!uid.is_empty()).then(|| uid.clone()),
-                required,
-            };
-            (rules, verify)
-        })
+        let verify = self.verify(at, faults);
+        let (required, claim_rules) = self.claim_rules(at, faults);
+        let mappings = &self.claim_mappings;
+        let username = mappings.username.mapping(&format!("{at}.claimMappings.username"), true, faults);
+        if username.is_none() && faults.len() == before {
+            faults.push(format!(
+                "{at}.claimMappings.username: Required value: claim or expression is required"
+            ));
+        }
+        let groups = mappings.groups.mapping(&format!("{at}.claimMappings.groups"), true, faults);
+        let uid = mappings.uid.mapping(&format!("{at}.claimMappings.uid"), false, faults);
+        let extra = self.extra(at, faults);
+        let user_rules = self.user_rules(at, faults);
+        self.unverified_email(at, faults);
+        let username = username.filter(|_| faults.len() == before)?;
+        let rules = Rules {
+            issuer: issuer.url.clone(),
+            discovery: issuer.discovery_url.clone().filter(|url| !url.is_empty()),
+            audiences: issuer.audiences.clone(),
+            algorithms: ALGORITHMS.iter().map(|name| (*name).to_owned()).collect(),
+            username,
+            groups,
+            uid,
+            extra,
+            required,
+            claim_rules,
+            user_rules,
+        };
+        Some((rules, verify))
     }
 
     fn verify(&self, at: &str, faults: &mut Vec<String>) -> Verify {
@@ -219,50 +244,141 @@ impl Jwt {
         Verify::Bundle(bundle.to_vec())
     }
 
-    fn required(&self, at: &str, faults: &mut Vec<String>) -> Vec<(String, String)> {
-        let mut required = Vec::new();
+    /// Claims that must have a value, and conditions on them.
+    fn claim_rules(&self, at: &str, faults: &mut Vec<String>) -> (Vec<(String, String)>, Vec<Condition>) {
+        let (mut required, mut conditions) = (Vec::new(), Vec::new());
         for (index, rule) in self.claim_validation_rules.iter().enumerate() {
             let field = format!("{at}.claimValidationRules[{index}]");
-            if rule.claim.is_empty() && rule.expression.is_empty() {
-                faults.push(format!("{field}: Required value: claim or expression is required"));
-            } else if !rule.expression.is_empty() {
-                faults.push(format!("{field}.expression: Forbidden: CEL expressions are not supported here"));
-            } else {
-                required.push((rule.claim.clone(), rule.required_value.clone()));
+            match (rule.claim.is_empty(), rule.expression.is_empty()) {
+                (true, true) => faults.push(format!("{field}: Required value: claim or expression is required")),
+                (false, false) => faults.push(format!(
+                    "{field}: Invalid value: {:?}: claim and expression can't both be set",
+                    rule.claim
+                )),
+                (false, true) if !rule.message.is_empty() => faults.push(format!(
+                    "{field}.message: Invalid value: {:?}: message can't be set when claim is set",
+                    rule.message
+                )),
+                (false, true) => required.push((rule.claim.clone(), rule.required_value.clone())),
+                (true, false) if !rule.required_value.is_empty() => faults.push(format!(
+                    "{field}.requiredValue: Invalid value: {:?}: requiredValue can't be set when expression is set",
+                    rule.required_value
+                )),
+                (true, false) => {
+                    let compiled = compile(&rule.expression, "claims", &format!("{field}.expression"), faults);
+                    let message = rule.message.clone();
+                    conditions.extend(compiled.map(|expression| Condition { expression, message }));
+                }
             }
         }
-        required
+        (required, conditions)
     }
 
-    fn username(&self, at: &str, faults: &mut Vec<String>) -> Mapping {
-        let username = &self.claim_mappings.username;
-        let field = format!("{at}.claimMappings.username");
-        if username.claim.is_empty() && username.expression.is_empty() {
-            faults.push(format!("{field}: Required value: claim or expression is required"));
+    fn user_rules(&self, at: &str, faults: &mut Vec<String>) -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        for (index, rule) in self.user_validation_rules.iter().enumerate() {
+            let field = format!("{at}.userValidationRules[{index}].expression");
+            if rule.expression.is_empty() {
+                faults.push(format!("{field}: Required value: expression is required"));
+                continue;
+            }
+            let compiled = compile(&rule.expression, "user", &field, faults);
+            let message = rule.message.clone();
+            conditions.extend(compiled.map(|expression| Condition { expression, message }));
         }
-        if !username.claim.is_empty() && username.prefix.is_none() {
-            faults.push(format!("{field}.prefix: Required value: prefix is required when claim is set. It can be set to an empty string to disable prefixing"));
-        }
-        Mapping { claim: username.claim.clone(), prefix: username.prefix.clone().unwrap_or_default() }
+        conditions
     }
 
-    fn refuse_expressions(&self, at: &str, faults: &mut Vec<String>) {
-        let mappings = &self.claim_mappings;
-        for (name, claim) in
-            [("username", &mappings.username), ("groups", &mappings.groups), ("uid", &mappings.uid)]
-        {
-            if !claim.expression.is_empty() {
+    fn extra(&self, at: &str, faults: &mut Vec<String>) -> Vec<(String, Expression)> {
+        let mut extra: Vec<(String, Expression)> = Vec::new();
+        for (index, entry) in self.claim_mappings.extra.iter().enumerate() {
+            let field = format!("{at}.claimMappings.extra[{index}]");
+            let key = entry.key.as_str();
+            let domain = key
+                .split_once('/')
+                .filter(|(domain, path)| !path.is_empty() && names::dns1123_subdomain(domain).is_empty());
+            let reserved = |domain: &str| {
+                ["k8s.io", "kubernetes.io"].iter().any(|own| {
+                    domain.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+                })
+            };
+            let mut fault = |why: &str| faults.push(format!("{field}.key: Invalid value: {key:?}: {why}"));
+            match domain {
+                _ if key.is_empty() => faults.push(format!("{field}.key: Required value: key is required")),
+                _ if key.to_lowercase() != key => fault("key must be lowercase"),
+                None => fault("must be a domain-prefixed path (such as \"acme.io/foo\")"),
+                Some((domain, _)) if reserved(domain) => {
+                    fault("k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use");
+                }
+                Some(_) if extra.iter().any(|(other, _)| other == key) => {
+                    faults.push(format!("{field}.key: Duplicate value: {key:?}"));
+                }
+                Some(_) => {}
+            }
+            if entry.value_expression.is_empty() {
+                faults.push(format!("{field}.valueExpression: Required value: valueExpression is required"));
+                continue;
+            }
+            let compiled =
+                compile(&entry.value_expression, "claims", &format!("{field}.valueExpression"), faults);
+            extra.extend(compiled.map(|expression| (key.to_owned(), expression)));
+        }
+        extra
+    }
+
+    /// A user named by an address must be one whose address was proved.
+    fn unverified_email(&self, at: &str, faults: &mut Vec<String>) {
+        let username = &self.claim_mappings.username.expression;
+        let extras = self.claim_mappings.extra.iter().map(|extra| &extra.value_expression);
+        let rules = self.claim_validation_rules.iter().map(|rule| &rule.expression);
+        let checked = std::iter::once(username).chain(extras).chain(rules);
+        let speaks_of_email = username.replace("claims.email_verified", "").contains("claims.email");
+        if speaks_of_email && !checked.into_iter().any(|text| text.contains("email_verified")) {
+            faults.push(format!(
+                "{at}.claimMappings.username.expression: Invalid value: {username:?}: claims.email_verified must be used in \
+                 claimMappings.username.expression or claimMappings.extra[*].valueExpression or \
+                 claimValidationRules[*].expression when claims.email is used in claimMappings.username.expression"
+            ));
+        }
+    }
+}
+
+impl Claim {
+    fn mapping(&self, field: &str, prefixed: bool, faults: &mut Vec<String>) -> Option<Mapping> {
+        if !self.claim.is_empty() && !self.expression.is_empty() {
+            faults.push(format!("{field}: Invalid value: \"\": claim and expression can't both be set"));
+            return None;
+        }
+        if !self.expression.is_empty() {
+            if self.prefix.is_some() {
                 faults.push(format!(
-                    "{at}.claimMappings.{name}.expression: Forbidden: CEL expressions are not supported here"
+                    "{field}.prefix: Invalid value: prefix can't be set when expression is set"
                 ));
             }
+            let field = format!("{field}.expression");
+            return compile(&self.expression, "claims", &field, faults).map(Mapping::Expression);
         }
-        for (name, list) in
-            [("claimMappings.extra", &mappings.extra), ("userValidationRules", &self.user_validation_rules)]
-        {
-            if !list.is_empty() {
-                faults.push(format!("{at}.{name}: Forbidden: CEL expressions are not supported here"));
+        if self.claim.is_empty() {
+            if self.prefix.as_ref().is_some_and(|prefix| !prefix.is_empty()) {
+                faults.push(format!(
+                    "{field}.claim: Required value: non-empty claim name is required when prefix is set"
+                ));
             }
+            return None;
+        }
+        if prefixed && self.prefix.is_none() {
+            faults.push(format!("{field}.prefix: Required value: prefix is required when claim is set. It can be set to an empty string to disable prefixing"));
+        }
+        Some(Mapping::Claim { claim: self.claim.clone(), prefix: self.prefix.clone().unwrap_or_default() })
+    }
+}
+
+fn compile(source: &str, variable: &str, field: &str, faults: &mut Vec<String>) -> Option<Expression> {
+    match Expression::compile(source, variable) {
+        Ok(expression) => Some(expression),
+        Err(why) => {
+            faults.push(format!("{field}: Invalid value: {source:?}: {why}"));
+            None
         }
     }
 }
@@ -297,10 +413,13 @@ mod tests {
     #[test]
     fn faults_are_told_by_their_path() {
         let text = format!(
-            "{HEAD}jwt:\n- issuer:\n    url: http://issuer\n    audiences: [a]\n  claimMappings:\n    username:\n      expression: claims.sub\n"
+            "{HEAD}jwt:\n- issuer:\n    url: http://issuer\n    audiences: [a]\n  claimMappings:\n    username:\n      expression: claims.email\n"
         );
         let error = read(&text).err().unwrap();
-        for part in ["URL scheme must be https", "jwt[0].claimMappings.username.expression: Forbidden"] {
+        for part in [
+            "URL scheme must be https",
+            "jwt[0].claimMappings.username.expression: Invalid value: \"claims.email\": claims.email_verified must be used",
+        ] {
             assert!(error.contains(part), "{error}");
         }
         assert!(read(&format!("{HEAD}jwt2: []\n")).err().unwrap().starts_with("strict decoding error"));

@@ -1,11 +1,12 @@
 //! The API server's authentication flags, and building the authenticator from them.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use super::front_proxy::{FrontProxy, HeaderNames};
 use super::jwt::{Mapping, Provider, Rules};
+use super::reload::Reload;
 use super::static_tokens::StaticTokens;
 use super::tokens::Tokens;
 use super::webhook::TokenWebhook;
@@ -138,6 +139,13 @@ pub enum AuthnError {
     Webhook { path: String, source: RemoteError },
 }
 
+/// What flags and file say of providers and anonymous requests.
+struct Said {
+    providers: Vec<Provider>,
+    anonymous: Anonymous,
+    reload: Option<Reload>,
+}
+
 impl AuthnFlags {
     /// Reads keys and bundles. With the authorizer `AlwaysAllow` (`always_allows`) anonymous requests are
     /// refused whatever the flag says, as upstream does.
@@ -147,31 +155,30 @@ impl AuthnFlags {
             None => None,
             Some(path) => Some(Arc::new(roots(path)?)),
         };
-        let (providers, anonymous) = self.configured(always_allows)?;
+        let Said { providers, anonymous, reload } = self.configured(always_allows)?;
         let tokens = Tokens {
             store,
             fixed: self.static_tokens()?,
             accounts: Some(Arc::new(accounts)),
             bootstrap: self.enable_bootstrap_token_auth,
-            providers,
+            providers: RwLock::new(Arc::new(providers)),
             webhook: self.webhook()?,
             known: Mutex::default(),
         };
-        Ok(Authenticator {
-            front_proxy: self.front_proxy()?.map(Arc::new),
-            roots,
-            tokens: Arc::new(tokens),
-            anonymous,
-        })
+        let tokens = Arc::new(tokens);
+        if let Some(reload) = reload {
+            tokio::spawn(reload.follow(Arc::downgrade(&tokens)));
+        }
+        Ok(Authenticator { front_proxy: self.front_proxy()?.map(Arc::new), roots, tokens, anonymous })
     }
 
     /// The OpenID providers, and what becomes of anonymous requests.
-    fn configured(&self, always_allows: bool) -> Result<(Vec<Provider>, Anonymous), AuthnError> {
+    fn configured(&self, always_allows: bool) -> Result<Said, AuthnError> {
         let mut anonymous = match self.anonymous_auth.unwrap_or(true) {
             true => Anonymous::Allowed,
             false => Anonymous::Refused,
         };
-        let mut providers = Vec::new();
+        let (mut providers, mut reload) = (Vec::new(), None);
         if let Some(path) = &self.authentication_config {
             if self.oidc.oidc_issuer_url.is_some() || self.oidc.oidc_client_id.is_some() {
                 return Err(AuthnError::Exclusive("oidc-issuer-url"));
@@ -179,6 +186,7 @@ impl AuthnFlags {
             let text = String::from_utf8_lossy(&read(path)?).into_owned();
             let said = config::read(&text)
                 .map_err(|why| AuthnError::Config { path: path.display().to_string(), why })?;
+            reload = Some(Reload { path: path.clone(), anonymous: said.anonymous.clone() });
             if let Some(section) = said.anonymous {
                 if self.anonymous_auth.is_some() {
                     return Err(AuthnError::AnonymousTwice);
@@ -198,7 +206,7 @@ impl AuthnFlags {
             );
             anonymous = Anonymous::Refused;
         }
-        Ok((providers, anonymous))
+        Ok(Said { providers, anonymous, reload })
     }
 
     fn front_proxy(&self) -> Result<Option<FrontProxy>, AuthnError> {
@@ -252,8 +260,10 @@ impl AuthnFlags {
         }
         let mut keys = Vec::new();
         for path in &self.service_account_key_file {
-            let key = VerifyingKey::from_pem(&String::from_utf8_lossy(&read(path)?));
-            keys.push(key.map_err(|source| AuthnError::Use { path: path.display().to_string(), source })?);
+            let found = VerifyingKey::all_from_pem(&String::from_utf8_lossy(&read(path)?));
+            keys.extend(
+                found.map_err(|source| AuthnError::Use { path: path.display().to_string(), source })?,
+            );
         }
         let audiences = match self.api_audiences.is_empty() {
             true => self.service_account_issuer[..1].to_vec(),
@@ -298,13 +308,16 @@ impl OidcFlags {
             discovery: None,
             audiences: vec![client.clone()],
             algorithms: self.oidc_signing_algs.clone(),
-            username: Mapping { claim: self.oidc_username_claim.clone(), prefix },
-            groups: self.oidc_groups_claim.as_ref().map(|claim| Mapping {
+            username: Mapping::Claim { claim: self.oidc_username_claim.clone(), prefix },
+            groups: self.oidc_groups_claim.as_ref().map(|claim| Mapping::Claim {
                 claim: claim.clone(),
                 prefix: self.oidc_groups_prefix.clone().unwrap_or_default(),
             }),
             uid: None,
+            extra: Vec::new(),
             required: required.map(|(claim, value)| (claim.to_owned(), value.to_owned())).collect(),
+            claim_rules: Vec::new(),
+            user_rules: Vec::new(),
         };
         Ok(Some((rules, Verify::Bundle(read(path)?))))
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
+use super::super::cel::Expression;
 use super::super::lookup::text;
 use super::super::remote::Remote;
 use super::super::user::UserInfo;
@@ -27,15 +28,22 @@ const REFRESH_AT_MOST: Duration = Duration::from_secs(1);
 /// Clocks may differ by this before `nbf` (go-oidc).
 const LEEWAY: i64 = 300;
 
-/// How one part of a user is made of a claim.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Mapping {
-    pub(super) claim: String,
-    pub(super) prefix: String,
+/// How one part of a user is made.
+#[derive(Debug)]
+pub(super) enum Mapping {
+    Claim { claim: String, prefix: String },
+    Expression(Expression),
+}
+
+/// A condition on claims or on the user, and what is said when it does not hold.
+#[derive(Debug)]
+pub(super) struct Condition {
+    pub(super) expression: Expression,
+    pub(super) message: String,
 }
 
 /// What is believed of one provider.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Rules {
     pub(super) issuer: String,
     /// Where the configuration document is, if not below the issuer.
@@ -44,9 +52,12 @@ pub(super) struct Rules {
     pub(super) algorithms: Vec<String>,
     pub(super) username: Mapping,
     pub(super) groups: Option<Mapping>,
-    pub(super) uid: Option<String>,
+    pub(super) uid: Option<Mapping>,
+    pub(super) extra: Vec<(String, Expression)>,
     /// Claims that must have a value.
     pub(super) required: Vec<(String, String)>,
+    pub(super) claim_rules: Vec<Condition>,
+    pub(super) user_rules: Vec<Condition>,
 }
 
 /// One OpenID provider.
@@ -92,7 +103,14 @@ impl Provider {
         }
         let claims = self.claims(token).await?;
         self.rules.check(&claims, now)?;
-        self.rules.user(&claims).map(Some)
+        let user = self.rules.user(&claims)?;
+        self.rules.judge(&claims, &user)?;
+        Ok(Some(user))
+    }
+
+    /// Whether its keys were fetched once.
+    pub(super) fn is_ready(&self) -> bool {
+        self.keys.now().is_some()
     }
 
     async fn claims(&self, token: &str) -> Result<Value, String> {
@@ -181,6 +199,11 @@ impl Rules {
         if number(&claims["nbf"]).is_some_and(|begin| now.saturating_add(LEEWAY) < begin) {
             return Err("oidc: verify token: oidc: current time before the nbf (not before) time".into());
         }
+        Ok(())
+    }
+
+    /// The claims that must have a value, and the conditions on claims and user.
+    fn judge(&self, claims: &Value, user: &UserInfo) -> Result<(), String> {
         for (claim, wanted) in &self.required {
             match claims[claim.as_str()].as_str() {
                 Some(value) if value == wanted => {}
@@ -192,11 +215,76 @@ impl Rules {
                 None => return Err(format!("oidc: required claim {claim} not present in ID token")),
             }
         }
-        Ok(())
+        hold(&self.claim_rules, "claims", claims)
+            .map_err(|error| format!("oidc: error evaluating claim validation expression: {error}"))?;
+        let shown = serde_json::json!({
+            "username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra,
+        });
+        hold(&self.user_rules, "user", &shown)
+            .map_err(|error| format!("oidc: error evaluating user info validation rule: {error}"))
     }
 
     fn user(&self, claims: &Value) -> Result<UserInfo, String> {
-        let claim = self.username.claim.as_str();
+        let mut user = UserInfo { name: self.username(claims)?, ..UserInfo::default() };
+        match &self.groups {
+            None => {}
+            Some(Mapping::Claim { claim, prefix }) => {
+                let named = list_of(&claims[claim.as_str()]).ok_or_else(|| {
+                    format!("oidc: parse groups claim {claim:?}: neither string nor array of strings")
+                })?;
+                user.groups = named.iter().map(|group| format!("{prefix}{group}")).collect();
+            }
+            Some(Mapping::Expression(expression)) => {
+                let value = evaluated(expression, "group", claims)?;
+                user.groups = list_of(&value).ok_or_else(|| {
+                    "oidc: error evaluating group claim expression: expression must return a string or a list of strings"
+                        .to_owned()
+                })?;
+            }
+        }
+        match &self.uid {
+            None => {}
+            Some(Mapping::Claim { claim, .. }) => {
+                let uid = claims[claim.as_str()].as_str();
+                user.uid =
+                    uid.ok_or_else(|| format!("oidc: parse uid claim {claim:?}: claim not present"))?.into();
+            }
+            Some(Mapping::Expression(expression)) => {
+                let value = evaluated(expression, "uid", claims)?;
+                let uid = value
+                    .as_str()
+                    .ok_or("oidc: error evaluating uid claim expression: it must return a string");
+                user.uid = uid?.into();
+            }
+        }
+        for (key, expression) in &self.extra {
+            let value = evaluated(expression, "extra", claims)?;
+            let values = list_of(&value).ok_or_else(|| {
+                format!("oidc: error evaluating extra claim expression for {key:?}: neither string nor list of strings")
+            })?;
+            let values: Vec<String> = values.into_iter().filter(|value| !value.is_empty()).collect();
+            if !values.is_empty() {
+                user.extra.insert(key.clone(), values);
+            }
+        }
+        if let Some(id) = claims["jti"].as_str().filter(|id| !id.is_empty()) {
+            user.extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("JTI={id}")]);
+        }
+        Ok(user)
+    }
+
+    fn username(&self, claims: &Value) -> Result<String, String> {
+        let (claim, prefix) = match &self.username {
+            Mapping::Claim { claim, prefix } => (claim.as_str(), prefix),
+            Mapping::Expression(expression) => {
+                let value = evaluated(expression, "username", claims)?;
+                let name = value.as_str().unwrap_or_default();
+                return match name.is_empty() {
+                    true => Err("oidc: error evaluating username claim expression: it must return a string that is not empty".into()),
+                    false => Ok(name.to_owned()),
+                };
+            }
+        };
         let name = claims[claim]
             .as_str()
             .ok_or_else(|| format!("oidc: parse username claims {claim:?}: claim not present"))?;
@@ -204,21 +292,36 @@ impl Rules {
         if claim == "email" && claims.get("email_verified").is_some_and(|verified| verified != true) {
             return Err("oidc: email not verified".into());
         }
-        if name.is_empty() {
-            return Err(format!("oidc: the claim {claim:?} is empty"));
+        match name.is_empty() {
+            true => Err(format!("oidc: the claim {claim:?} is empty")),
+            false => Ok(format!("{prefix}{name}")),
         }
-        let mut user = UserInfo { name: format!("{}{name}", self.username.prefix), ..UserInfo::default() };
-        if let Some(groups) = &self.groups {
-            let named = strings(&claims[groups.claim.as_str()]);
-            user.groups = named.iter().map(|group| format!("{}{group}", groups.prefix)).collect();
+    }
+}
+
+fn evaluated(expression: &Expression, what: &str, claims: &Value) -> Result<Value, String> {
+    let failed = |error| format!("oidc: error evaluating {what} claim expression: {error}");
+    expression.evaluate("claims", claims).map_err(failed)
+}
+
+/// Whether all conditions hold; the first that does not is told.
+fn hold(conditions: &[Condition], variable: &str, value: &Value) -> Result<(), String> {
+    for condition in conditions {
+        if !condition.expression.holds(variable, value)? {
+            let said = &condition.message;
+            return Err(format!("validation expression '{}' failed: {said}", condition.expression.source()));
         }
-        if let Some(uid) = &self.uid {
-            user.uid = claims[uid.as_str()].as_str().unwrap_or_default().to_owned();
-        }
-        if let Some(id) = claims["jti"].as_str().filter(|id| !id.is_empty()) {
-            user.extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("JTI={id}")]);
-        }
-        Ok(user)
+    }
+    Ok(())
+}
+
+/// A string, or a list of nothing but strings; nothing at all is an empty list.
+fn list_of(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::Null => Some(Vec::new()),
+        Value::String(one) => Some(vec![one.clone()]),
+        Value::Array(list) => list.iter().map(|one| one.as_str().map(str::to_owned)).collect(),
+        _ => None,
     }
 }
 

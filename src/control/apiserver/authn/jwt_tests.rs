@@ -53,10 +53,13 @@ fn rules(issuer: &str) -> Rules {
         discovery: None,
         audiences: vec!["lab".into(), "other".into()],
         algorithms: vec!["RS256".into(), "ES256".into()],
-        username: Mapping { claim: "sub".into(), prefix: "oidc:".into() },
-        groups: Some(Mapping { claim: "groups".into(), prefix: "oidc:".into() }),
-        uid: Some("uid".into()),
+        username: Mapping::Claim { claim: "sub".into(), prefix: "oidc:".into() },
+        groups: Some(Mapping::Claim { claim: "groups".into(), prefix: "oidc:".into() }),
+        uid: Some(Mapping::Claim { claim: "uid".into(), prefix: String::new() }),
+        extra: Vec::new(),
         required: vec![("team".into(), "red".into())],
+        claim_rules: Vec::new(),
+        user_rules: Vec::new(),
     }
 }
 
@@ -144,4 +147,39 @@ async fn a_provider_that_is_not_who_it_says_is_never_initialized() {
     assert!(error.contains("certificate signed by unknown authority"), "{error}");
     let token = issuer.key.sign(&claims(&issuer.url)).unwrap();
     assert!(provider.user(&token, NOW).await.unwrap_err().contains("is not initialized"));
+}
+
+#[test]
+fn expressions_make_the_user_and_judge_it() {
+    let compile = |source: &str| Expression::compile(source, "claims").unwrap();
+    let condition = |source: &str, variable: &str, message: &str| Condition {
+        expression: Expression::compile(source, variable).unwrap(),
+        message: message.into(),
+    };
+    let rules = Rules {
+        username: Mapping::Expression(compile("'lab:' + claims.sub")),
+        groups: Some(Mapping::Expression(compile("claims.roles.split(',')"))),
+        uid: Some(Mapping::Expression(compile("claims.sub + '-id'"))),
+        extra: vec![("example.com/tenant".into(), compile("claims.?tenant.orValue('')"))],
+        required: Vec::new(),
+        claim_rules: vec![condition("claims.exp - claims.nbf <= 3600", "claims", "it lives too long")],
+        user_rules: vec![condition("!user.username.startsWith('system:')", "user", "not for the system")],
+        ..rules("https://issuer")
+    };
+    let claims = json!({"sub": "jane", "roles": "a,b", "tenant": "red", "exp": 200, "nbf": 100});
+    let user = rules.user(&claims).unwrap();
+    assert_eq!((user.name.as_str(), user.uid.as_str()), ("lab:jane", "jane-id"));
+    assert_eq!(
+        (user.groups.as_slice(), &user.extra["example.com/tenant"][..]),
+        (&["a".to_owned(), "b".to_owned()][..], &["red".to_owned()][..])
+    );
+    rules.judge(&claims, &user).unwrap();
+    let long = json!({"exp": 9000, "nbf": 100});
+    let error = rules.judge(&long, &user).unwrap_err();
+    assert!(error.ends_with("'claims.exp - claims.nbf <= 3600' failed: it lives too long"), "{error}");
+    let system = UserInfo { name: "system:admin".into(), ..UserInfo::default() };
+    assert!(
+        rules.judge(&claims, &system).unwrap_err().contains("error evaluating user info validation rule")
+    );
+    assert!(rules.user(&json!({"sub": "x", "roles": 7})).is_err());
 }

@@ -11,6 +11,7 @@ mod config;
 mod flags;
 mod front_proxy;
 mod jwt;
+mod reload;
 mod static_tokens;
 mod tokens;
 mod webhook;
@@ -25,6 +26,7 @@ use tracing::info;
 pub use accounts::ServiceAccounts;
 pub use flags::{AuthnError, AuthnFlags};
 pub use tokens::Owner;
+pub use webhook::chain;
 
 use super::user::UserInfo;
 use crate::api::status::{Result, Status};

@@ -85,7 +85,7 @@ async fn world() -> World {
         fixed: Some(static_tokens::StaticTokens::from_csv("fixed,kubelet,7,\"ops\"\n", "t.csv").unwrap()),
         accounts: Some(Arc::new(accounts(SigningKey::generate().unwrap()))),
         bootstrap: true,
-        providers: Vec::new(),
+        providers: std::sync::RwLock::default(),
         webhook: None,
         known: Mutex::default(),
     };

@@ -5,7 +5,7 @@
 //! look (`authentication/token/cache`).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use super::super::user::UserInfo;
@@ -44,7 +44,8 @@ pub(super) struct Tokens {
     pub(super) fixed: Option<StaticTokens>,
     pub(super) accounts: Option<Arc<ServiceAccounts>>,
     pub(super) bootstrap: bool,
-    pub(super) providers: Vec<Provider>,
+    /// Replaced as a whole when the file that names them changes.
+    pub(super) providers: RwLock<Arc<Vec<Provider>>>,
     pub(super) webhook: Option<TokenWebhook>,
     pub(super) known: Mutex<HashMap<Digest, (Instant, Owner)>>,
 }
@@ -93,7 +94,8 @@ impl Tokens {
             }
         }
         let agnostic = self.agnostic(wanted);
-        for provider in self.providers.iter().filter(|_| !agnostic.is_empty()) {
+        let providers = self.providers.read().expect("nothing panics while holding the lock").clone();
+        for provider in providers.iter().filter(|_| !agnostic.is_empty()) {
             match provider.user(token, now).await {
                 Ok(Some(user)) => return Ok(Some(Owner::new(user, agnostic))),
                 Ok(None) => {}
@@ -111,6 +113,12 @@ impl Tokens {
             true => Ok(None),
             false => Err(format!("[{}]", errors.join(", "))),
         }
+    }
+
+    /// From now on these are believed, and nothing that was believed of others before.
+    pub(super) fn replace_providers(&self, providers: Vec<Provider>) {
+        *self.providers.write().expect("nothing panics while holding the lock") = Arc::new(providers);
+        self.known.lock().expect("nothing panics while holding the lock").clear();
     }
 
     fn own(&self, token: &str, wanted: &[String], now: i64) -> Result<Option<Owner>, String> {

@@ -1,15 +1,18 @@
 //! The order of the modes: `--authorization-mode`, or an AuthorizationConfiguration file
 //! (`pkg/kubeapiserver/options/authorization.go`, `apiserver/pkg/apis/apiserver`).
 //!
-//! Match conditions are CEL, which is refused by the field's path.
+//! A file is read again when it changes: webhooks may come and go and the order may change, but Node and RBAC
+//! are there from the start or not at all.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::super::cel::Expression;
 use super::super::remote::{Remote, RemoteError};
+use super::super::watched::Watched;
 use super::webhook::{OnError, WebhookAuthorizer, WebhookOptions};
 use super::{Authorizer, Mode, node, rbac};
 use crate::api::go_duration;
@@ -57,6 +60,8 @@ pub enum AuthzError {
     Read { path: String, source: std::io::Error },
     #[error("use {path}: {why}")]
     Config { path: String, why: String },
+    #[error("the {0} authorizer cannot be added or removed while the server runs")]
+    Static(&'static str),
     #[error("use the authorization webhook's kubeconfig {path}")]
     Webhook { path: String, source: RemoteError },
 }
@@ -92,17 +97,23 @@ struct WebhookEntry {
     #[serde(default)]
     subject_access_review_version: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "only match conditions need it, which are refused")]
     match_condition_subject_access_review_version: String,
     #[serde(default)]
     failure_policy: String,
     connection_info: Connection,
     #[serde(default)]
-    match_conditions: Vec<serde_json::Value>,
+    match_conditions: Vec<MatchCondition>,
     #[serde(default)]
     cache_authorized_requests: Option<bool>,
     #[serde(default)]
     cache_unauthorized_requests: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct MatchCondition {
+    #[serde(default)]
+    expression: String,
 }
 
 #[derive(Deserialize)]
@@ -132,7 +143,7 @@ impl AuthzFlags {
             Some(match kind {
                 "AlwaysAllow" => Mode::AlwaysAllow,
                 "AlwaysDeny" => Mode::AlwaysDeny,
-                "Node" => Mode::Node(node::NodeAuthorizer::new(store.clone())),
+                "Node" => Mode::Node(Arc::new(node::NodeAuthorizer::new(store.clone()))),
                 "RBAC" => Mode::Rbac(Arc::clone(&rbac)),
                 _ => return None,
             })
@@ -141,7 +152,44 @@ impl AuthzFlags {
             Some(path) => self.in_file(path, one)?,
             None => self.in_flags(one)?,
         };
-        Ok(Authorizer { modes, rbac: Arc::clone(&rbac) })
+        Ok(Authorizer { modes: RwLock::new(Arc::new(modes)), rbac: Arc::clone(&rbac) })
+    }
+
+    /// Follows the configuration file, if there is one, as long as anybody authorizes by it.
+    pub fn follow(&self, authorizer: &Arc<Authorizer>) {
+        let Some(path) = self.authorization_config.clone() else { return };
+        let (flags, user) = (self.clone(), Arc::downgrade(authorizer));
+        tokio::spawn(async move {
+            let mut file = Watched::new(path.clone());
+            while file.changed(&user).await.is_some() {
+                let Some(authorizer) = user.upgrade() else { return };
+                match flags.reload(&path, &authorizer) {
+                    Ok(()) => tracing::info!(path = %path.display(), "reloaded authz config"),
+                    Err(error) => {
+                        let error = crate::control::apiserver::authn::chain(&error);
+                        tracing::error!(path = %path.display(), error, "reloading authz config; the one before stays");
+                    }
+                }
+            }
+        });
+    }
+
+    fn reload(&self, path: &Path, authorizer: &Authorizer) -> Result<(), AuthzError> {
+        let before = authorizer.modes();
+        let kept = |kind: &str| before.iter().find(|mode| mode.name() == kind).cloned();
+        let modes = self.in_file(path, |kind| match kind {
+            "AlwaysAllow" => Some(Mode::AlwaysAllow),
+            "AlwaysDeny" => Some(Mode::AlwaysDeny),
+            kind => kept(kind),
+        })?;
+        for kind in ["Node", "RBAC"] {
+            let there = |modes: &[Mode]| modes.iter().any(|mode| mode.name() == kind);
+            if there(&before) != there(&modes) {
+                return Err(AuthzError::Static(kind));
+            }
+        }
+        *authorizer.modes.write().expect("nothing panics while holding the lock") = Arc::new(modes);
+        Ok(())
     }
 
     fn in_flags(&self, one: impl Fn(&str) -> Option<Mode>) -> Result<Vec<Mode>, AuthzError> {
@@ -151,7 +199,7 @@ impl AuthzFlags {
                 return Err(AuthzError::Twice(name.clone()));
             }
             modes.push(match name.as_str() {
-                "Webhook" => Mode::Webhook(self.webhook()?),
+                "Webhook" => Mode::Webhook(Arc::new(self.webhook()?)),
                 name => one(name).ok_or_else(|| AuthzError::Unknown(name.to_owned()))?,
             });
         }
@@ -172,6 +220,7 @@ impl AuthzFlags {
             allowed_ttl: self.authorization_webhook_cache_authorized_ttl,
             denied_ttl: self.authorization_webhook_cache_unauthorized_ttl,
             on_error: OnError::NoOpinion,
+            conditions: Arc::default(),
         };
         Ok(WebhookAuthorizer::new(remote(path, TIMEOUT)?, options))
     }
@@ -191,9 +240,9 @@ impl AuthzFlags {
                 (None, Some(mode)) => mode,
                 (Some(webhook), None) if entry.kind == "Webhook" => {
                     let at = format!("authorizers[{at}].webhook");
-                    Mode::Webhook(
-                        webhook.build(&at).map_err(|why| AuthzError::Config { path: shown(), why })??,
-                    )
+                    let built =
+                        webhook.build(&at).map_err(|why| AuthzError::Config { path: shown(), why })??;
+                    Mode::Webhook(Arc::new(built))
                 }
                 _ => return Err(AuthzError::Unknown(entry.kind.clone())),
             });
@@ -264,11 +313,35 @@ impl File {
 }
 
 impl WebhookEntry {
+    /// What must hold for the webhook to be asked at all.
+    fn conditions(&self, at: &str) -> Result<Arc<Vec<Expression>>, String> {
+        let version = &self.match_condition_subject_access_review_version;
+        if !self.match_conditions.is_empty() && version != "v1" {
+            return Err(match version.as_str() {
+                "" => format!(
+                    "{at}.matchConditionSubjectAccessReviewVersion: Required value: required if match conditions are specified"
+                ),
+                other => format!(
+                    "{at}.matchConditionSubjectAccessReviewVersion: Unsupported value: {other:?}: supported values: \"v1\""
+                ),
+            });
+        }
+        let mut compiled = Vec::new();
+        for (index, condition) in self.match_conditions.iter().enumerate() {
+            let (source, field) =
+                (&condition.expression, format!("{at}.matchConditions[{index}].expression"));
+            if source.is_empty() {
+                return Err(format!("{field}: Required value"));
+            }
+            let expression = Expression::compile(source, "request");
+            compiled.push(expression.map_err(|why| format!("{field}: Invalid value: {source:?}: {why}"))?);
+        }
+        Ok(Arc::new(compiled))
+    }
+
     /// The outer error is a fault of the entry, the inner one of its kubeconfig.
     fn build(&self, at: &str) -> Result<Result<WebhookAuthorizer, AuthzError>, String> {
-        if !self.match_conditions.is_empty() {
-            return Err(format!("{at}.matchConditions: Forbidden: CEL expressions are not supported here"));
-        }
+        let conditions = self.conditions(at)?;
         let duration = |field: &str, text: &str, default: u64| match text {
             "" => Ok(Duration::from_secs(default)),
             text => go_duration::parse(text).map_err(|error| format!("{at}.{field}: Invalid value: {error}")),
@@ -323,6 +396,7 @@ impl WebhookEntry {
                 duration("unauthorizedTTL", &self.unauthorized_ttl, 30)?,
             ),
             on_error,
+            conditions,
         };
         Ok(remote(file, timeout).map(|remote| WebhookAuthorizer::new(remote, options)))
     }

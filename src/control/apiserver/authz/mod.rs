@@ -9,7 +9,7 @@ mod rbac;
 mod rules;
 mod webhook;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use super::request::RequestInfo;
 use super::user::UserInfo;
@@ -52,29 +52,48 @@ impl Decision {
     }
 }
 
+#[derive(Clone)]
 enum Mode {
     AlwaysAllow,
     AlwaysDeny,
-    Node(node::NodeAuthorizer),
+    Node(Arc<node::NodeAuthorizer>),
     Rbac(Arc<rbac::Rbac>),
-    Webhook(webhook::WebhookAuthorizer),
+    Webhook(Arc<webhook::WebhookAuthorizer>),
+}
+
+impl Mode {
+    /// As flags and files call it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::AlwaysAllow => "AlwaysAllow",
+            Self::AlwaysDeny => "AlwaysDeny",
+            Self::Node(_) => "Node",
+            Self::Rbac(_) => "RBAC",
+            Self::Webhook(_) => "Webhook",
+        }
+    }
 }
 
 /// The modes, in order.
 pub struct Authorizer {
-    modes: Vec<Mode>,
+    /// Replaced as a whole when the file that orders them changes.
+    modes: RwLock<Arc<Vec<Mode>>>,
     /// Also there when RBAC is no mode: checks against privilege escalation ask it.
     rbac: Arc<rbac::Rbac>,
 }
 
 impl Authorizer {
+    fn modes(&self) -> Arc<Vec<Mode>> {
+        Arc::clone(&self.modes.read().expect("nothing panics while holding the lock"))
+    }
+
     /// Asks the modes in order until one has an opinion.
     pub async fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Decision {
         if user.in_group(MASTERS) {
             return Decision::allow();
         }
         let mut reasons = Vec::new();
-        for mode in &self.modes {
+        for mode in self.modes().iter() {
             let decision = match mode {
                 Mode::AlwaysAllow => Decision::allow(),
                 Mode::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
@@ -95,7 +114,7 @@ impl Authorizer {
     /// the list is not complete.
     pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> (Vec<Arc<Vec<Rule>>>, Vec<String>) {
         let (mut rules, mut gaps) = (Vec::new(), Vec::new());
-        for mode in &self.modes {
+        for mode in self.modes().iter() {
             match mode {
                 Mode::AlwaysAllow => rules.push(Arc::new(Rule::everything())),
                 Mode::AlwaysDeny => {}

@@ -2,11 +2,12 @@
 //! (`apiserver/plugin/pkg/authorizer/webhook`).
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::super::cel::Expression;
 use super::super::lookup::text;
 use super::super::remote::Remote;
 use super::super::request::RequestInfo;
@@ -33,6 +34,8 @@ pub(super) struct WebhookOptions {
     pub(super) allowed_ttl: Duration,
     pub(super) denied_ttl: Duration,
     pub(super) on_error: OnError,
+    /// All of these must hold of the review's spec, or the webhook is not asked.
+    pub(super) conditions: Arc<Vec<Expression>>,
 }
 
 pub(super) struct WebhookAuthorizer {
@@ -48,6 +51,9 @@ impl WebhookAuthorizer {
 
     pub(super) async fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Decision {
         let spec = question(user, info, &self.options.version);
+        if let Some(decision) = self.skips(&spec) {
+            return decision;
+        }
         let key = spec.to_string();
         if let Some(status) = self.remembered(&key) {
             return verdict(&status).unwrap_or_else(Decision::no_opinion);
@@ -73,6 +79,29 @@ impl WebhookAuthorizer {
         let life = if decision.is_allowed() { self.options.allowed_ttl } else { self.options.denied_ttl };
         self.remember(key, answer, life);
         decision
+    }
+
+    /// The decision without asking, when a condition does not hold or cannot be told.
+    fn skips(&self, spec: &Value) -> Option<Decision> {
+        if self.options.conditions.is_empty() {
+            return None;
+        }
+        let request = complete(spec);
+        let mut fault = None;
+        for condition in self.options.conditions.iter() {
+            match condition.holds("request", &request) {
+                Ok(true) => {}
+                // One that is false decides, whatever is wrong with others.
+                Ok(false) => return Some(Decision::no_opinion("")),
+                Err(error) => fault = Some(error),
+            }
+        }
+        let error = fault?;
+        tracing::error!(error, "A match condition of the authorization webhook could not be evaluated");
+        Some(match self.options.on_error {
+            OnError::NoOpinion => Decision::no_opinion(""),
+            OnError::Deny => Decision::Deny { reason: String::new() },
+        })
     }
 
     fn failed(&self, error: &super::super::remote::RemoteError) -> Decision {
@@ -108,6 +137,28 @@ fn verdict(status: &Value) -> Result<Decision, String> {
         (true, false) => Ok(Decision::Allow { reason: reason.into() }),
         (false, false) => Ok(Decision::NoOpinion { reason }),
     }
+}
+
+/// The spec as a typed object shows itself to an expression: what is not set is empty, not absent.
+fn complete(spec: &Value) -> Value {
+    let mut whole = json!({"user": "", "uid": "", "groups": [], "extra": {}});
+    let with = |whole: &mut Value, part: &Value| {
+        for (name, value) in part.as_object().into_iter().flatten() {
+            whole[name] = value.clone();
+        }
+    };
+    with(&mut whole, spec);
+    if let Some(groups) = spec.get("group") {
+        whole["groups"] = groups.clone();
+    }
+    if let Some(asked) = spec.get("resourceAttributes") {
+        let mut full = json!({
+            "namespace": "", "verb": "", "group": "", "version": "", "resource": "", "subresource": "", "name": "",
+        });
+        with(&mut full, asked);
+        whole["resourceAttributes"] = full;
+    }
+    whole
 }
 
 /// The review's spec.

@@ -10,8 +10,10 @@ use super::meta;
 use super::options::WriteOptions;
 use crate::api::status::{Cause, Result, Status};
 use crate::control::apiserver::admission::Operation;
+use crate::control::apiserver::authz::{self, Decision};
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
+use crate::control::apiserver::request::RequestInfo;
 use crate::control::apiserver::{addresses, encode, respond};
 use crate::control::store::{Change, Entry, Expect, StoreError};
 
@@ -52,6 +54,7 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     let key = row.key(&call.asked().namespace, &call.asked().name);
     let response = match call.api.store.get(&row.bucket, &key) {
         None if row.create_on_update => {
+            may_create(call).await?;
             let mut object = object;
             meta::set(&mut object, "resourceVersion", Value::Null);
             super::create::store_new(call, row, object, options).await?
@@ -59,6 +62,17 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
         _ => change(call, row, &Replacement(object), options).await?,
     };
     Ok(respond::warn(response, &decoded.warnings))
+}
+
+/// A PUT that creates needs the right to create (`withAuthorization` of the update handler).
+async fn may_create(call: &Call) -> Result<()> {
+    let info = RequestInfo { verb: "create".into(), ..call.info.clone() };
+    match call.api.door(call.listener).authorizer.authorize(&call.user, &info).await {
+        Decision::Allow { .. } => Ok(()),
+        Decision::Deny { reason } | Decision::NoOpinion { reason } => {
+            Err(authz::forbidden(&call.user, &info, &reason))
+        }
+    }
 }
 
 /// Checks that a body is about the object the path names.

@@ -17,6 +17,9 @@ use crate::pki::{self, Facts};
 /// After a refusal, this long until the next attempt.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// No sooner than this after one renewal comes the next.
+const SOONEST: Duration = Duration::from_secs(5);
+
 /// How often the certificate's end is looked at.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -27,10 +30,14 @@ pub async fn rotate_client(config: Arc<Config>, client: Client, condition: Condi
         let deadline = deadline(&facts);
         info!(expiration = facts.not_after, deadline, "Certificate rotation deadline determined");
         sleep_until(deadline).await;
-        if let Err(failure) = renew(&config, &client, &store).await {
-            condition.client_failed();
-            error!(error = %failure, "Certificate request was not signed");
-            tokio::time::sleep(AGAIN).await;
+        match renew(&config, &client, &store).await {
+            // However short it lives, a certificate is used for a moment before the next is asked for.
+            Ok(()) => tokio::time::sleep(SOONEST).await,
+            Err(failure) => {
+                condition.client_failed();
+                error!(error = %failure, "Certificate request was not signed");
+                tokio::time::sleep(AGAIN).await;
+            }
         }
     }
 }
