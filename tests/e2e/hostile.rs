@@ -4,8 +4,8 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::kit::rounds;
 use crate::kit::server::ApiServer;
+use crate::kit::{eventually, rounds};
 
 const JANE: (&str, &str) = ("Authorization", "Bearer jane-token");
 
@@ -75,6 +75,8 @@ fn bodies_that_are_no_object_of_their_kind_are_refused() {
 fn thousands_of_half_open_connections_leave_others_alone() {
     let server = ApiServer::start(&[], &["--authorization-mode=RBAC"]);
     let count = rounds(10_000);
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    let before = descriptors();
     let mut open = Vec::with_capacity(count);
     for number in 0..count {
         let mut stream = TcpStream::connect(server.address).unwrap();
@@ -94,5 +96,11 @@ fn thousands_of_half_open_connections_leave_others_alone() {
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let read = std::io::Read::read(stream, &mut [0; 16]);
     assert!(matches!(read, Ok(0) | Err(_)) && Instant::now() < deadline, "{read:?}");
+    serves(&server);
+    drop(open);
+    eventually(Duration::from_secs(60), "their descriptors are given back", || {
+        let now = descriptors();
+        if now <= before + 8 { Ok(()) } else { Err(format!("{before} before, {now} now")) }
+    });
     serves(&server);
 }

@@ -370,7 +370,7 @@ mod tests {
             inbox.push(kib(64)).await.unwrap();
         }
         inbox.finish(String::new());
-        assert_eq!(reading.await.unwrap(), 200 * 64 << 10);
+        assert_eq!(reading.await.unwrap(), (200 * 64) << 10);
     }
 
     #[tokio::test]
