@@ -132,13 +132,14 @@ impl Lab {
         serde_json::from_str(&self.minilab(&["status", "-o", "json"]).stdout).unwrap()
     }
 
-    /// The process id of a role, as the machine numbers it.
+    /// The process id of a role, as the machine numbers it; one that is being started again is waited for.
     pub fn pid(&self, role: &str, host: &str) -> i32 {
-        let status = self.status();
-        let roles = status["roles"].as_array().unwrap().iter();
-        let mut found = roles.filter(|entry| entry["name"] == role && entry["host"] == host);
-        found.next().and_then(|entry| entry["pid"].as_i64()).unwrap_or_else(|| panic!("{role} in {status}"))
-            as i32
+        eventually(Duration::from_secs(30), &format!("{role}@{host} has a process"), || {
+            let status = self.status();
+            let mut roles = status["roles"].as_array().into_iter().flatten();
+            let found = roles.find(|entry| entry["name"] == role && entry["host"] == host);
+            found.and_then(|entry| entry["pid"].as_i64()).ok_or_else(|| status.to_string())
+        }) as i32
     }
 
     /// A command in a host, which must succeed.
