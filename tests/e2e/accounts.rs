@@ -90,7 +90,7 @@ metadata: {name: robot-token, annotations: {kubernetes.io/service-account.name: 
 type: kubernetes.io/service-account-token
 ",
     );
-    let secret = eventually(Duration::from_secs(5), "the Secret is filled", || {
+    let secret = eventually(Duration::from_secs(30), "the Secret is filled", || {
         let secret = lab.object(&["secret", "robot-token"]);
         if secret["data"]["token"].is_string() { Ok(secret) } else { Err(secret.to_string()) }
     });
@@ -103,7 +103,7 @@ type: kubernetes.io/service-account-token
     assert!(claims(&token).get("exp").is_none() && claims(&token)["iss"] == "kubernetes/serviceaccount");
     let can = |token: &str| lab.kubectl(&["auth", "whoami", "--token", token, "--kubeconfig", &bare(&lab)]);
     assert!(can(&token).ok().contains("system:serviceaccount:default:robot"));
-    let used = eventually(Duration::from_secs(5), "its use is noted", || {
+    let used = eventually(Duration::from_secs(30), "its use is noted", || {
         let label = lab.object(&["secret", "robot-token"])["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].clone();
         label.as_str().map(str::to_owned).ok_or_else(|| "no label".into())
     });
@@ -148,7 +148,7 @@ metadata: {name: widgets, labels: {rbac.authorization.k8s.io/aggregate-to-view: 
 rules: [{apiGroups: [example.com], resources: [widgets], verbs: [get]}]
 ",
     );
-    eventually(Duration::from_secs(5), "view has gathered the new rule", || {
+    eventually(Duration::from_secs(30), "view has gathered the new rule", || {
         let seen = list(&["--as", "vera"]);
         if seen.contains("widgets.example.com") { Ok(()) } else { Err(seen) }
     });

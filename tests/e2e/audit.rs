@@ -25,7 +25,7 @@ fn events(server: &ApiServer) -> Vec<Value> {
 }
 
 fn find(server: &ApiServer, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    eventually(Duration::from_secs(5), what, || {
+    eventually(Duration::from_secs(30), what, || {
         events(server).into_iter().find(&wanted).ok_or_else(|| format!("{:#?}", events(server)))
     })
 }

@@ -53,7 +53,7 @@ fn a_request_is_approved_signed_and_used_or_denied_for_good() {
         lab.kubectl(&["certificate", "approve", "vera"]).ok(),
         "certificatesigningrequest.certificates.k8s.io/vera approved\n"
     );
-    let cert = eventually(Duration::from_secs(5), "it is signed", || {
+    let cert = eventually(Duration::from_secs(30), "it is signed", || {
         let csr = lab.object(&["csr", "vera"]);
         csr["status"]["certificate"].as_str().map(str::to_owned).ok_or_else(|| csr.to_string())
     });
@@ -109,7 +109,7 @@ fn what_should_not_be_asked_is_refused_and_what_is_wrong_fails_by_name() {
     let signer = "kubernetes.io/kube-apiserver-client-kubelet";
     create(&lab, &manifest("odd", signer, &request("eve", "system:nodes").0, "")).ok();
     lab.kubectl(&["certificate", "approve", "odd"]).ok();
-    eventually(Duration::from_secs(5), "the signer says why not", || {
+    eventually(Duration::from_secs(30), "the signer says why not", || {
         let csr = lab.object(&["csr", "odd"]).to_string();
         let why = "subject common name does not begin with system:node:";
         if csr.contains(why) && csr.contains("SignerValidationFailure") { Ok(()) } else { Err(csr) }

@@ -73,7 +73,7 @@ fn a_container_that_ends_while_the_kubelet_is_dead_is_reported_with_its_exit_cod
     lab.minilab(&["stop", &format!("kubelet@{node}")]).ok();
     std::thread::sleep(Duration::from_millis(1500));
     lab.minilab(&["start", &format!("kubelet@{node}")]).ok();
-    eventually(Duration::from_secs(5), "the real exit code", || {
+    eventually(Duration::from_secs(30), "the real exit code", || {
         let state = lab.object(&["pod", "ends"])["status"]["containerStatuses"][0]["state"].clone();
         if state["terminated"]["exitCode"] == 7 { Ok(()) } else { Err(state.to_string()) }
     });
@@ -125,7 +125,7 @@ while True:
     ] {
         kill(&lab, role, host);
         let before = answered(&lab);
-        eventually(Duration::from_secs(5), "the connection goes on", || {
+        eventually(Duration::from_secs(30), "the connection goes on", || {
             if answered(&lab) > before {
                 Ok(())
             } else {

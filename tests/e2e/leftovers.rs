@@ -40,11 +40,11 @@ fn down_keeps_the_data_and_delete_removes_it() {
     let members = process::tree(lab.keeper());
     lab.minilab(&["down"]).ok();
     // The keeper lets go of its lock as it ends; the kernel may show it a moment longer.
-    eventually(Duration::from_secs(1), "every process ends", || match &process::alive(&members)[..] {
+    eventually(Duration::from_secs(5), "every process ends", || match &process::alive(&members)[..] {
         [] => Ok(()),
         left => Err(format!("{left:?}")),
     });
-    eventually(Duration::from_secs(1), "nothing is left", || {
+    eventually(Duration::from_secs(5), "nothing is left", || {
         let now = machine(&lab);
         if now == before { Ok(()) } else { Err(format!("{:?}", now.difference(&before).collect::<Vec<_>>())) }
     });
@@ -88,7 +88,7 @@ fn kills_at_random_moments_of_up_leave_nothing() {
     }
     lab.minilab(&["up"]).ok();
     lab.minilab(&["delete"]).ok();
-    eventually(Duration::from_secs(1), "nothing is left", || {
+    eventually(Duration::from_secs(5), "nothing is left", || {
         let now = machine(&lab);
         if now == before { Ok(()) } else { Err(format!("{:?}", now.difference(&before).collect::<Vec<_>>())) }
     });

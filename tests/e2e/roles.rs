@@ -29,7 +29,7 @@ fn a_stopped_role_refuses_its_callers_and_serves_them_when_it_is_started() {
     assert!(again.stderr.contains("was not running"), "{}", again.stderr);
     lab.minilab(&["start", "kube-apiserver"]).ok();
     assert_eq!(restarts(&lab, "kube-apiserver"), 0, "a stop and a start are no restart");
-    eventually(Duration::from_secs(5), "the nodes are there again", || {
+    eventually(Duration::from_secs(30), "the nodes are there again", || {
         match lab.kubectl(&["get", "nodes"]).stdout {
             nodes if nodes.matches(" Ready").count() == 2 => Ok(()),
             nodes => Err(nodes),
