@@ -114,7 +114,7 @@ fn proxy(lab: &Lab) -> anyhow::Result<i32> {
     }
 }
 
-const SERVER: &str = "
+const SERVER: &str = r"
 import socket, threading
 def one(c):
     c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -142,7 +142,7 @@ while True:
 ";
 
 /// Prints Gbit/s one way, the median round trip, and the median time to connect, of one target.
-const MEASURE: &str = "
+const MEASURE: &str = r"
 import socket, time
 def measure(host):
     def dial(kind):
@@ -160,7 +160,7 @@ def measure(host):
 ";
 
 /// Pages of that server over plain TCP, a connection each as the API server makes them.
-const PLAIN: &str = "
+const PLAIN: &str = r"
 import socket, time
 def get(n):
     c = socket.create_connection((HOST, 9301), timeout=30); c.sendall(b'GET /%d HTTP/1.1\r\n\r\n' % n)

@@ -6,6 +6,7 @@ mod roads;
 
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -14,6 +15,8 @@ use super::lab::Lab;
 use pair::Pair;
 use roads::{Road, Stream};
 
+/// How long one frontend's rows may take together.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How much a single stream carries for its figure.
 const VOLUME: usize = 256 << 20;
 const PING: usize = 64;
@@ -22,7 +25,8 @@ const PING: usize = 64;
 pub fn measure(lab: &Lab, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     for mode in ["grpc", "http-connect"] {
-        runtime.block_on(of_mode(lab, mode, rounds, report))?;
+        let measured = async { tokio::time::timeout(PATIENCE, of_mode(lab, mode, rounds, report)).await };
+        runtime.block_on(measured).with_context(|| format!("{mode} takes too long"))??;
     }
     Ok(())
 }
@@ -127,18 +131,23 @@ async fn dial(road: &Road, count: usize) -> anyhow::Result<Vec<Duration>> {
 async fn rate(road: &Road, order: u8) -> anyhow::Result<f64> {
     let mut stream = road.dial().await?;
     stream.write_all(&[order]).await?;
+    stream.flush().await?;
     let begun = Instant::now();
     let mut buffer = vec![0; 64 << 10];
     let mut total = 0;
     if order == b'd' {
         while total < VOLUME {
-            total += stream.read(&mut buffer).await?.max(1);
+            match stream.read(&mut buffer).await? {
+                0 => bail!("the stream ended after {total} bytes"),
+                length => total += length,
+            }
         }
     } else {
         while total < VOLUME {
             stream.write_all(&buffer).await?;
             total += buffer.len();
         }
+        stream.flush().await?;
         stream.read_u8().await?;
     }
     Ok(total as f64 / 1e6 / begun.elapsed().as_secs_f64())
@@ -146,6 +155,7 @@ async fn rate(road: &Road, order: u8) -> anyhow::Result<f64> {
 
 async fn ping(stream: &mut Stream, buffer: &mut [u8; PING]) -> anyhow::Result<()> {
     stream.write_all(buffer).await?;
+    stream.flush().await?;
     stream.read_exact(buffer).await?;
     Ok(())
 }
@@ -202,6 +212,7 @@ impl Busy {
     async fn start(road: &Road, order: u8) -> anyhow::Result<Self> {
         let mut stream = road.dial().await?;
         stream.write_all(&[order]).await?;
+        stream.flush().await?;
         let task = tokio::spawn(async move {
             let mut buffer = vec![0; 64 << 10];
             match order {
