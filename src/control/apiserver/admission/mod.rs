@@ -200,6 +200,7 @@ impl AdmissionFlags {
         if let Some(name) = enabled.iter().find(|name| disabled.contains(name)) {
             return Err(AdmissionError::Both(name.clone()));
         }
+        // A real flag of a real cluster starts here too: what it asks for and does not get is said aloud.
         for name in enabled.iter().filter(|name| UNIMPLEMENTED.contains(&name.as_str())) {
             tracing::warn!(plugin = name, "This admission plugin is not implemented and does nothing");
         }
