@@ -1,6 +1,7 @@
 //! What Kubernetes' API says, without any I/O: paths, `Status`, selectors, patches, quantities, flags.
 
 pub mod age;
+pub mod cron;
 pub mod flags;
 pub mod go_duration;
 pub mod go_list;

@@ -16,3 +16,4 @@ pub mod process;
 pub mod ready;
 pub mod seccomp;
 pub mod terminal;
+pub mod zone;

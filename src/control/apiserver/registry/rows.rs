@@ -1,9 +1,11 @@
 //! The rows themselves, one a resource, in the order of upstream's discovery.
 
+mod infrastructure;
+mod workloads;
+
 use k8s_openapi::api::{
-    apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
-    certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
-    discovery::v1 as discovery, networking::v1 as networking, rbac::v1 as rbac, scheduling::v1 as scheduling,
+    authentication::v1 as authentication, authorization::v1 as authorization,
+    certificates::v1 as certificates, core::v1 as core, rbac::v1 as rbac,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -104,7 +106,8 @@ impl Resource {
 
 pub(super) fn table() -> Vec<Resource> {
     let mut rows = core_rows();
-    rows.extend(workload_rows());
+    rows.extend(workloads::rows());
+    rows.extend(infrastructure::rows());
     rows.extend(access_rows());
     rows
 }
@@ -171,6 +174,14 @@ fn core_rows() -> Vec<Resource> {
         row::<core::PodTemplate>("podtemplates", "podtemplate", "PodTemplateList")
             .create_on_update()
             .returns_deleted(),
+        row::<core::ReplicationController>(
+            "replicationcontrollers",
+            "replicationcontroller",
+            "ReplicationControllerList",
+        )
+        .short(&["rc"])
+        .in_all()
+        .with(SCALABLE),
         row::<core::ResourceQuota>("resourcequotas", "resourcequota", "ResourceQuotaList")
             .short(&["quota"])
             .returns_deleted()
@@ -186,37 +197,6 @@ fn core_rows() -> Vec<Resource> {
             .create_on_update()
             .returns_deleted()
             .with(SERVICE),
-    ]
-}
-
-fn workload_rows() -> Vec<Resource> {
-    vec![
-        row::<apps::ControllerRevision>(
-            "controllerrevisions",
-            "controllerrevision",
-            "ControllerRevisionList",
-        ),
-        row::<apps::DaemonSet>("daemonsets", "daemonset", "DaemonSetList")
-            .short(&["ds"])
-            .in_all()
-            .with(STATUS_ONLY),
-        row::<apps::Deployment>("deployments", "deployment", "DeploymentList")
-            .short(&["deploy"])
-            .in_all()
-            .with(SCALABLE),
-        row::<apps::ReplicaSet>("replicasets", "replicaset", "ReplicaSetList")
-            .short(&["rs"])
-            .in_all()
-            .with(SCALABLE),
-        row::<coordination::Lease>("leases", "lease", "LeaseList").create_on_update(),
-        row::<discovery::EndpointSlice>("endpointslices", "endpointslice", "EndpointSliceList")
-            .create_on_update(),
-        row::<networking::NetworkPolicy>("networkpolicies", "networkpolicy", "NetworkPolicyList")
-            .short(&["netpol"])
-            .create_on_update(),
-        row::<scheduling::PriorityClass>("priorityclasses", "priorityclass", "PriorityClassList")
-            .short(&["pc"])
-            .cluster(),
     ]
 }
 

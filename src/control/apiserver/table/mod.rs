@@ -3,11 +3,16 @@
 //! Stands for `k8s.io/kubernetes/pkg/printers/internalversion`; each kind's columns and row function are
 //! part of its strategy.
 
+pub mod autoscaling;
+pub mod batch;
 pub mod cells;
 pub mod cluster;
+pub mod flow;
+pub mod ingress;
 pub mod network;
 pub mod plain;
 pub mod pod;
+pub mod storage;
 pub mod workload;
 
 use jiff::Timestamp;

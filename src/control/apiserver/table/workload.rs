@@ -1,4 +1,4 @@
-//! Tables of what makes pods: Deployments, ReplicaSets, DaemonSets, ControllerRevisions, PodTemplates.
+//! Tables of what keeps pods running: Deployments, ReplicaSets, ReplicationControllers, DaemonSets, StatefulSets, ControllerRevisions, PodTemplates.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -61,6 +61,43 @@ pub fn replica_set(object: &Value, now: Timestamp) -> Vec<Value> {
     ];
     row.extend(template_and_selector(object));
     row
+}
+
+pub const REPLICATION_CONTROLLER: &[Column] = &[
+    NAME,
+    integer("Desired", "Number of desired pods."),
+    integer("Current", "Most recently observed number of non-terminating pods."),
+    integer(
+        "Ready",
+        "Number of non-terminating pods targeted by this ReplicationController with a Ready Condition.",
+    ),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
+
+pub fn replication_controller(object: &Value, now: Timestamp) -> Vec<Value> {
+    let mut row = replica_set(object, now);
+    // Its selector is a plain map.
+    row.pop();
+    row.push(cells::labels(object, "/spec/selector"));
+    row
+}
+
+pub const STATEFUL_SET: &[Column] =
+    &[NAME, text("Ready", "Number of the pod with ready state"), AGE, CONTAINERS, IMAGES];
+
+pub fn stateful_set(object: &Value, now: Timestamp) -> Vec<Value> {
+    let ready = number(object, "/status/readyReplicas");
+    let [containers, images, _] = template_and_selector(object);
+    vec![
+        cells::name(object),
+        format!("{ready}/{}", number(object, "/spec/replicas")).into(),
+        cells::age(object, now),
+        containers,
+        images,
+    ]
 }
 
 pub const DAEMON_SET: &[Column] = &[
@@ -146,7 +183,7 @@ fn template_and_selector(object: &Value) -> [Value; 3] {
     [join(containers, "/name"), join(containers, "/image"), cells::selector(object, "/spec/selector")]
 }
 
-fn join(containers: &[Value], pointer: &str) -> Value {
+pub(super) fn join(containers: &[Value], pointer: &str) -> Value {
     let texts: Vec<&str> = containers.iter().map(|container| string(container, pointer)).collect();
     texts.join(",").into()
 }

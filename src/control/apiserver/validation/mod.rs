@@ -4,17 +4,26 @@
 //! The rules people actually meet; exotic volume sources and the like pass unchecked.
 
 pub mod access;
+pub mod autoscaling;
+pub mod batch;
 pub mod certificates;
 pub mod cluster;
 pub mod config;
 pub mod container;
+pub mod cron;
+pub mod disruption;
 pub mod dns;
 pub mod ephemeral;
+pub mod flow;
+pub mod ingress;
 pub mod metadata;
 pub mod network;
 pub mod pod;
 pub mod policy;
+pub mod quota;
 pub mod service;
+pub mod stateful;
+pub mod storage;
 pub mod volumes;
 pub mod workload;
 
@@ -71,6 +80,25 @@ fn not_negative(causes: &mut Vec<Cause>, value: &Value, field: &str, path: &str)
         causes.push(Cause::invalid(join(path, field), &value[field], "must be greater than or equal to 0"));
     }
 }
+
+/// A number, or a percentage from 0 to 100 (`validation.ValidatePositiveIntOrPercent`, `IsNotMoreThan100Percent`).
+fn share(causes: &mut Vec<Cause>, value: &Value, path: &str) {
+    let percent = |text: &str| text.strip_suffix('%').and_then(|digits| digits.parse::<u32>().ok());
+    match (value.as_i64(), value.as_str()) {
+        (Some(..0), _) => {
+            causes.push(Cause::invalid(path, value, "must be greater than or equal to 0"));
+        }
+        (_, Some(text)) => match percent(text) {
+            None => causes.push(Cause::invalid(path, value, NO_PERCENT)),
+            Some(101..) => causes.push(Cause::invalid(path, value, "must not be greater than 100%")),
+            Some(_) => {}
+        },
+        _ => {}
+    }
+}
+
+const NO_PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  \
+    or '93%', regex used for validation is '[0-9]+%')";
 
 /// Refuses a word outside the list; empty or absent passes.
 fn one_of(causes: &mut Vec<Cause>, value: &Value, field: &str, path: &str, supported: &[&str]) {

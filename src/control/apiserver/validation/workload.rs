@@ -61,7 +61,13 @@ pub fn revision(object: &Value, old: Option<&Value>) -> Vec<Cause> {
 }
 
 /// What they share: a selector that never changes, and a template it selects.
-fn workload(causes: &mut Vec<Cause>, object: &Value, old: Option<&Value>, empty: &str, kind: &str) {
+pub(super) fn workload(
+    causes: &mut Vec<Cause>,
+    object: &Value,
+    old: Option<&Value>,
+    empty: &str,
+    kind: &str,
+) {
     let spec = &object["spec"];
     not_negative(causes, spec, "replicas", "spec");
     not_negative(causes, spec, "minReadySeconds", "spec");
@@ -103,10 +109,19 @@ fn template(causes: &mut Vec<Cause>, spec: &Value, kind: &str) {
         let why = "`selector` does not match template `labels`";
         causes.push(Cause::invalid("spec.template.metadata.labels", &labels, why));
     }
-    metadata::labels(causes, labels, "spec.template.labels");
-    metadata::annotations(causes, &template["metadata"]["annotations"], "spec.template.annotations");
-    let pod = &template["spec"];
-    pod::spec(causes, pod, "spec.template.spec");
+    content(causes, template, "spec.template");
+    restarts(causes, &template["spec"], kind);
+}
+
+/// A template's own labels and pod, wherever the template is.
+pub(super) fn content(causes: &mut Vec<Cause>, template: &Value, path: &str) {
+    metadata::labels(causes, &template["metadata"]["labels"], &join(path, "labels"));
+    metadata::annotations(causes, &template["metadata"]["annotations"], &join(path, "annotations"));
+    pod::spec(causes, &template["spec"], &join(path, "spec"));
+}
+
+/// What is kept running for ever restarts always and has no deadline.
+pub(super) fn restarts(causes: &mut Vec<Cause>, pod: &Value, kind: &str) {
     if matches!(text(pod, "restartPolicy"), "OnFailure" | "Never") {
         let field = "spec.template.spec.restartPolicy";
         causes.push(Cause::unsupported(field, &pod["restartPolicy"], &["Always"]));
@@ -128,11 +143,7 @@ fn rolling(causes: &mut Vec<Cause>, bounds: &Value, path: &str) {
             }
             (Some(number), _) => zero += usize::from(number == 0),
             (_, Some(text)) => match text.strip_suffix('%').and_then(|digits| digits.parse::<u32>().ok()) {
-                None => {
-                    let why = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  \
-                        or '93%', regex used for validation is '[0-9]+%')";
-                    causes.push(Cause::invalid(field, value, why));
-                }
+                None => causes.push(Cause::invalid(field, value, super::NO_PERCENT)),
                 Some(percent) if percent > 100 => {
                     causes.push(Cause::invalid(field, value, "must not be greater than 100%"));
                 }

@@ -4,9 +4,14 @@
 //! `pkg/registry/*/strategy.go` and `pkg/printers`; validation has a folder of its own.
 
 mod access;
+mod autoscaling;
+mod batch;
 mod cluster;
 mod config;
+mod disruption;
 pub mod edit;
+mod flow;
+mod ingress;
 mod network;
 mod pod;
 mod pod_defaults;
@@ -35,6 +40,25 @@ pub fn of(group: &str, plural: &str) -> &'static Strategy {
         ("apps", "replicasets") => &workload::REPLICA_SET,
         ("apps", "deployments") => &workload::DEPLOYMENT,
         ("apps", "daemonsets") => &workload::DAEMON_SET,
+        ("apps", "statefulsets") => &workload::STATEFUL_SET,
+        ("", "replicationcontrollers") => &workload::REPLICATION_CONTROLLER,
+        ("batch", "jobs") => &batch::JOB,
+        ("batch", "cronjobs") => &batch::CRON_JOB,
+        ("autoscaling", "horizontalpodautoscalers") => &autoscaling::AUTOSCALER,
+        ("policy", "poddisruptionbudgets") => &disruption::BUDGET,
+        ("networking.k8s.io", "ingresses") => &ingress::INGRESS,
+        ("networking.k8s.io", "ingressclasses") => &ingress::CLASS,
+        ("networking.k8s.io", "servicecidrs") => &ingress::SERVICE_CIDR,
+        ("networking.k8s.io", "ipaddresses") => &ingress::IP_ADDRESS,
+        ("node.k8s.io", "runtimeclasses") => &flow::RUNTIME_CLASS,
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => &flow::FLOW_SCHEMA,
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => &flow::PRIORITY_LEVEL,
+        ("storage.k8s.io", "storageclasses") => &storage::CLASS,
+        ("storage.k8s.io", "csidrivers") => &storage::CSI_DRIVER,
+        ("storage.k8s.io", "csinodes") => &storage::CSI_NODE,
+        ("storage.k8s.io", "csistoragecapacities") => &storage::CSI_CAPACITY,
+        ("storage.k8s.io", "volumeattachments") => &storage::ATTACHMENT,
+        ("storage.k8s.io", "volumeattributesclasses") => &storage::ATTRIBUTES_CLASS,
         ("apps", "controllerrevisions") => &workload::REVISION,
         ("", "services") => &network::SERVICE,
         ("", "endpoints") => &network::ENDPOINTS,
@@ -50,6 +74,7 @@ pub fn of(group: &str, plural: &str) -> &'static Strategy {
         ("", "persistentvolumes") => &storage::VOLUME,
         ("", "persistentvolumeclaims") => &storage::CLAIM,
         ("", "resourcequotas") => &storage::QUOTA,
+        ("", "limitranges") => &storage::LIMIT_RANGE,
         _ => &PLAIN,
     }
 }
