@@ -1,4 +1,5 @@
 //! One HTTP question from where the attacker stands, as `curl -k` would ask it; or one command by WebSocket.
+//! With `--cacert` it is the careful client that exercises compare with: so they need no curl.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,8 +24,11 @@ const MOST: usize = 8 << 20;
 
 #[derive(Debug, Args)]
 pub struct Http {
-    /// http:// or https://, whose certificate nobody checks
+    /// http:// or https://, whose certificate nobody checks unless --cacert says so
     url: String,
+    /// Believe only a server whose certificate one of these authorities signed
+    #[arg(long)]
+    cacert: Option<PathBuf>,
     #[arg(long, default_value = "GET")]
     method: String,
     /// A file with a bearer token; the variable ATTACKER_TOKEN does as well
@@ -46,6 +50,9 @@ pub struct Http {
     /// Ask again for some seconds while nobody answers
     #[arg(long)]
     patient: bool,
+    /// Print the status and the body as they are instead of JSON
+    #[arg(long)]
+    plain: bool,
     /// Write the answer here too
     #[arg(long)]
     into: Option<PathBuf>,
@@ -69,7 +76,10 @@ impl Http {
         if let Some(path) = &self.into {
             std::fs::write(path, &text).with_context(|| format!("write {}", path.display()))?;
         }
-        println!("{text}");
+        match self.plain {
+            true => println!("{}", answer.plain()),
+            false => println!("{text}"),
+        }
         Ok(())
     }
 
@@ -82,7 +92,7 @@ impl Http {
             true => Direct.dial(&host, port).await?,
             false => {
                 let identity = self.identity()?;
-                let config = client_config(&Verify::Unverified, identity.as_ref(), Protocols::H1)?;
+                let config = client_config(&self.verify()?, identity.as_ref(), Protocols::H1)?;
                 Box::new(TlsDialer { road: Arc::new(Direct), config }.connect(&host, port, None).await?)
             }
         };
@@ -143,6 +153,11 @@ impl Http {
             }
         }
         Ok(Answer::of(101, &said, self.find.as_deref()))
+    }
+
+    fn verify(&self) -> anyhow::Result<Verify> {
+        let Some(path) = &self.cacert else { return Ok(Verify::Unverified) };
+        Ok(Verify::Bundle(std::fs::read(path).with_context(|| format!("read {}", path.display()))?))
     }
 
     fn token(&self) -> anyhow::Result<Option<String>> {

@@ -35,6 +35,14 @@ impl Answer {
         }
     }
 
+    /// As a terminal shows it: the status and the body, or the error.
+    pub fn plain(&self) -> String {
+        match self.status {
+            Some(status) => format!("HTTP {status}\n{}", self.body.trim_end()).trim_end().to_owned(),
+            None => self.error.clone(),
+        }
+    }
+
     /// What a person reads of it: the status and the first line, or the error.
     pub fn line(&self) -> String {
         match self.status {
@@ -62,5 +70,6 @@ mod tests {
         assert!(answer.found && answer.body.contains("marker") && answer.body.len() <= LONGEST);
         let answer = Answer::of(403, b"Forbidden\n", Some("marker"));
         assert_eq!((answer.found, answer.line().as_str()), (false, "403 Forbidden"));
+        assert_eq!(answer.plain(), "HTTP 403\nForbidden");
     }
 }
