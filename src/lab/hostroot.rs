@@ -243,6 +243,10 @@ fn etc(blueprint: &Blueprint) -> Result<(), RootError> {
             write(path, text)?;
         }
     }
+    // As `systemd-machine-id-setup` makes it, once for ever; the kubelet reports it.
+    if !Path::new("/etc/machine-id").exists() {
+        write("/etc/machine-id", &format!("{}\n", uuid::Uuid::new_v4().simple()))?;
+    }
     if !Path::new("/etc/os-release").exists() {
         link("../usr/lib/os-release", Path::new("/etc/os-release"))?;
     }

@@ -14,7 +14,7 @@ pub mod portforward;
 mod pump;
 pub mod remotecommand;
 pub mod spdy;
-mod upgrade;
+pub mod upgrade;
 pub mod websocket;
 
 pub use inbox::Reader;

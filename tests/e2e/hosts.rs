@@ -40,7 +40,6 @@ fn a_host_looks_like_a_machine_of_a_real_cluster() {
         &[
             "/etc/kubernetes/pki/ca.crt",
             "/etc/kubernetes/kubelet.conf",
-            "/etc/kubernetes/bootstrap-kubelet.conf",
             "/var/lib/kubelet/config.yaml",
             "/var/lib/kubelet/kubeadm-flags.env",
             "/var/lib/kube-proxy/config.conf",

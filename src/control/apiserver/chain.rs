@@ -23,7 +23,7 @@ use super::proxy::{self, Client, museum};
 use super::request::{Query, RequestInfo};
 use super::server::Api;
 use super::user::UserInfo;
-use super::{discovery, handlers, health, identity, impersonate, respond};
+use super::{discovery, handlers, health, identity, impersonate, messages, respond};
 use crate::api::status::{Result, Status};
 use crate::net::Peer;
 
@@ -128,6 +128,7 @@ async fn handled(call: &mut Call, inward: Inward, trail: &mut Option<Trail>) -> 
         let (method, headers) = (call.method.clone(), call.headers.clone());
         return Ok(proxy::answer(call, Client { method, uri, headers, body, upgrade, peer }).await);
     }
+    let upgrade = inward.upgrade;
     call.body = read_body(inward.body).await?;
     if let Some(trail) = trail
         && trail.keeps_request()
@@ -136,7 +137,8 @@ async fn handled(call: &mut Call, inward: Inward, trail: &mut Option<Trail>) -> 
     {
         trail.request(object);
     }
-    route(call).await
+    let answer = route(call).await?;
+    Ok(if messages::wanted(call) { messages::switch(call, upgrade, answer) } else { answer })
 }
 
 /// The body as audit keeps it; a patch is JSON of its own kind.

@@ -24,6 +24,7 @@ pub mod kubelet;
 mod lists;
 mod lookup;
 mod masters;
+mod messages;
 mod openapi;
 mod proxy;
 pub mod registry;

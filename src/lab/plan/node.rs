@@ -13,8 +13,9 @@ const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 /// How the node joined, or would.
 const JOIN_CONFIG: &str = "/etc/kubernetes/kubeadm-join.yaml";
-const BOOTSTRAP: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
-const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
+/// What a node joins with; gone once it has, as `kubeadm join` removes it.
+pub const BOOTSTRAP: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
+pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 const PROXY_CONFIG: &str = "/var/lib/kube-proxy/config.conf";
 const PROXY_CONF: &str = "/var/lib/kube-proxy/kubeconfig.conf";
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -20,8 +21,9 @@ use super::requests::{Waiter, text};
 use super::role::{Effect, Input, State};
 use super::start::Role;
 use crate::lab::cloud;
+use crate::lab::files::Tree;
 use crate::lab::order::{Exit, Notice, Order};
-use crate::lab::plan::Plan;
+use crate::lab::plan::{BOOTSTRAP, KUBELET_CONF, Plan};
 use crate::lab::protocol::{Reply, Request};
 use crate::lab::state::LabDir;
 use crate::sys::packet::{PacketListener, PacketSocket};
@@ -187,6 +189,7 @@ impl Supervisor {
                 if let Some(at) = self.roles.iter().position(|role| role.id == id) {
                     self.step(at, Input::Ready);
                     self.report_ready(at);
+                    self.forget_bootstrap(at);
                 }
             }
             Event::Routes { routes, done } => {
@@ -198,6 +201,26 @@ impl Supervisor {
             Event::Probed { id, asked, outcome } => self.probed(id, asked, &outcome),
         }
         Ok(())
+    }
+
+    /// A node that has its own credential loses the one it joined with, as `kubeadm join` ends by removing it.
+    fn forget_bootstrap(&self, at: usize) {
+        let plan = &self.roles[at].plan;
+        if plan.name != "kubelet" {
+            return;
+        }
+        let forgotten =
+            Tree::of(&self.lab, &plan.host).and_then(|tree| match tree.read(Path::new(KUBELET_CONF))? {
+                Some(_) => tree.remove(Path::new(BOOTSTRAP)),
+                None => Ok(()),
+            });
+        if let Err(error) = forgotten {
+            tracing::warn!(
+                host = plan.host,
+                error = format!("{error}"),
+                "Could not remove the bootstrap kubeconfig"
+            );
+        }
     }
 
     /// What an init says.

@@ -4,6 +4,7 @@
 //! API. What is elsewhere in the same files is nobody's mode.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use kube::Client;
@@ -15,7 +16,7 @@ use crate::lab::files::{Tree, render};
 use crate::lab::material::Material;
 use crate::lab::objects;
 use crate::lab::paths::{Mode, Setting, rows};
-use crate::lab::plan::{Difference, FileChange, ObjectChange, Plan, plan};
+use crate::lab::plan::{BOOTSTRAP, Difference, FileChange, ObjectChange, Plan, plan};
 use crate::lab::spec::Spec;
 use crate::lab::state::LabDir;
 
@@ -68,7 +69,8 @@ fn opposite(spec: &Spec, setting: Setting, mode: Mode) -> Plan {
 /// Whether anything that runs reads a file: what only kubeadm reads tells how a lab was made, not how it is.
 fn is_read(change: &FileChange) -> bool {
     let path = change.path();
-    !path.starts_with("/etc/kubernetes/addons") && !path.ends_with("kubeadm-config.yaml")
+    let used_up = path == Path::new(BOOTSTRAP);
+    !used_up && !path.starts_with("/etc/kubernetes/addons") && !path.ends_with("kubeadm-config.yaml")
 }
 
 fn as_planned(lab: &LabDir, change: &FileChange, material: &Material) -> Result<bool, SwitchError> {

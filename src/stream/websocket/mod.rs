@@ -4,10 +4,12 @@
 //! frames are tungstenite's.
 
 mod codec;
+mod messages;
 mod mux;
 mod tunnel;
 
 pub use codec::Codec;
+pub use messages::{Framing, tell};
 pub(super) use mux::LONGEST_SENT;
 pub use mux::Mux;
 pub use tunnel::Tunnel;

@@ -1,4 +1,5 @@
-//! The official Python client's `stream`: exec by `v4.channel.k8s.io`, port-forward by plain channels.
+//! The official Python client's `stream`: exec by `v4.channel.k8s.io`, port-forward by plain
+//! channels; logs and watches in messages.
 
 use std::process::Command;
 use std::time::Duration;
@@ -56,6 +57,22 @@ dead.setblocking(True)
 dead.settimeout(20)
 assert dead.recv(10) == b''
 assert 'connection refused' in forward.error(8081), forward.error(8081)
+
+# Logs and watches come in messages to whoever asks by WebSocket.
+import base64, json, websocket
+c = client.Configuration.get_default_copy()
+def told(path, *protocols):
+    return websocket.create_connection(
+        c.host.replace('https:', 'wss:') + path, subprotocols=list(protocols), timeout=20,
+        sslopt={'ca_certs': c.ssl_ca_cert, 'certfile': c.cert_file, 'keyfile': c.key_file})
+log = '/api/v1/namespaces/default/pods/web/log?tailLines=1'
+plain = told(log, 'binary.k8s.io')
+assert plain.recv() == b'', 'first, an empty message'
+assert b'GET /page HTTP/1.0' in plain.recv()
+coded = told(log, 'base64.binary.k8s.io')
+assert coded.recv() == '' and b'GET /page HTTP/1.0' in base64.b64decode(coded.recv())
+seen = json.loads(told('/api/v1/namespaces/default/pods?watch=1').recv())
+assert (seen['type'], seen['object']['metadata']['name']) == ('ADDED', 'web'), seen
 print('all is well')
 "#;
 

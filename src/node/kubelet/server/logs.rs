@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path as FilePath, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,14 +18,13 @@ use bytes::Bytes;
 use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::sync::watch;
 
 use super::Kubelet;
 use super::call::{Call, text};
+use super::changes::Change;
 use super::checkpoint::has_container;
 use super::tail::{Wanted, render, tail_start};
-use crate::sys::ready::Readable;
 
 /// What lets one output be asked for alone.
 const SPLIT: &str = "PodLogsQuerySplitStreams";
@@ -208,7 +207,7 @@ struct Follower {
     /// The file was moved away: it is read to its end once more, then the new one.
     moved: bool,
     /// Nothing where the machine has no inotify instance left: then it is looked at every so often.
-    changes: Option<Changes>,
+    changes: Option<Change>,
     /// Word of a container's end.
     ends: watch::Receiver<()>,
 }
@@ -217,7 +216,7 @@ impl Follower {
     fn open(me: &Kubelet, uid: &str, id: &str, options: Options) -> io::Result<Self> {
         let path = log_path(me, uid, id).ok_or(io::ErrorKind::NotFound)?;
         let mut file = File::open(&path)?;
-        let changes = options.follow.then(|| Changes::of(&path).ok()).flatten();
+        let changes = options.follow.then(|| me.changes.of(&path).ok()).flatten();
         let start = match options.tail {
             Some(lines) => tail_start(&mut file, lines)?,
             None => 0,
@@ -304,7 +303,7 @@ impl Follower {
         let Ok(file) = File::open(&self.path) else { return false };
         self.moved = false;
         self.file = file;
-        self.changes = Changes::of(&self.path).ok();
+        self.changes = self.me.changes.of(&self.path).ok();
         true
     }
 
@@ -313,13 +312,13 @@ impl Follower {
     }
 
     async fn wait(&mut self) {
+        let ask = if self.changes.is_some() { LOOK } else { ASK };
         let changed = async {
-            match &self.changes {
+            match &mut self.changes {
                 None => std::future::pending().await,
                 Some(changes) => changes.wait().await,
             }
         };
-        let ask = if self.changes.is_some() { LOOK } else { ASK };
         tokio::select! {
             () = changed => {}
             _ = self.ends.changed() => {}
@@ -332,27 +331,6 @@ fn log_path(me: &Kubelet, uid: &str, id: &str) -> Option<PathBuf> {
     let sandboxes = me.runtime.of_pod(uid);
     let mut all = sandboxes.into_iter().flat_map(|sandbox| sandbox.containers);
     all.find(|one| one.id == id).map(|one| one.log_path)
-}
-
-/// Tells that a file was written to.
-struct Changes {
-    ready: Readable,
-    inotify: Inotify,
-}
-
-impl Changes {
-    fn of(path: &FilePath) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
-        Ok(Self { ready: Readable::of(&inotify)?, inotify })
-    }
-
-    /// Returns when something has happened; what it was does not matter.
-    async fn wait(&self) {
-        if self.ready.until(|| self.inotify.read_events().map_err(io::Error::from)).await.is_err() {
-            tokio::time::sleep(ASK).await;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 mod access;
 mod attach;
 mod call;
+mod changes;
 mod checkpoint;
 mod debug;
 mod exec;
@@ -74,6 +75,7 @@ pub struct Parts {
     streaming: streaming::Counts,
     sampler: stats::Sampler,
     verdicts: health::Verdicts,
+    changes: changes::Changes,
 }
 
 impl std::ops::Deref for Kubelet {
@@ -103,6 +105,7 @@ impl Kubelet {
             streaming: streaming::Counts::default(),
             sampler: stats::Sampler::default(),
             verdicts: health::Verdicts::default(),
+            changes: changes::Changes::default(),
         }))
     }
 }

@@ -47,6 +47,10 @@ impl Worker {
         volumes: bool,
     ) -> Result<(), (Option<&'static str>, String)> {
         self.core.services.ready().await;
+        if attempt.is_some_and(|attempt| attempt > 0) {
+            let text = "Pod sandbox changed, it will be killed and re-created.";
+            self.reporter.event(Kind::Normal, "SandboxChanged", text.to_owned());
+        }
         let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
         let known = sandboxes.last().and_then(address);
         let address = match (host_network, known) {
