@@ -2,6 +2,7 @@
 
 pub mod age;
 pub mod cron;
+pub mod fields;
 pub mod flags;
 pub mod go_duration;
 pub mod go_list;

@@ -122,8 +122,17 @@ impl Link {
         if let Some(bearer) = &self.bearer {
             parts.headers.entry(header::AUTHORIZATION).or_insert_with(|| bearer.clone());
         }
+        parts.headers.entry(header::USER_AGENT).or_insert_with(agent);
         Ok(Request::from_parts(parts, body))
     }
+}
+
+/// The component's name and version: the API server keeps it as the manager of what this client writes.
+fn agent() -> HeaderValue {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&program).file_name().and_then(|name| name.to_str()).unwrap_or("minilab").to_owned();
+    HeaderValue::try_from(format!("{name}/v1.36.2 (linux) kubernetes/minilab"))
+        .unwrap_or(HeaderValue::from_static("minilab"))
 }
 
 struct State {

@@ -24,6 +24,7 @@ mod kubelet;
 mod leftovers;
 mod limits;
 mod machine;
+mod machinery;
 mod node_files;
 mod pod_life;
 mod pods;

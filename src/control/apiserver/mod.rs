@@ -5,6 +5,7 @@
 mod accept;
 mod addresses;
 pub mod admission;
+mod apply;
 pub mod audit;
 pub mod authn;
 pub mod authz;

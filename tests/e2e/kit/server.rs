@@ -16,7 +16,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 
-use super::{eventually, lab};
+use super::{clients::Kubectl, eventually, lab};
 
 /// An authority and what it issued.
 pub struct Ca {
@@ -204,6 +204,36 @@ impl ApiServer {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
+    }
+
+    /// A kubeconfig of root's, for stock clients.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let file = self.file("root.conf");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: 'https://{}', certificate-authority: '{}'}}}}]\nusers: [{{name: u, user: {{token: root-token}}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
+            self.address,
+            self.file("ca.crt").display()
+        );
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    /// kubectl against it: exit code, standard output and standard error.
+    pub fn kubectl(&self, kubectl: &Kubectl, arguments: &[&str], input: &str) -> (i32, String, String) {
+        let mut child = Command::new(&kubectl.path)
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("HOME", self.dir.path())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that reads nothing may be gone already.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
     }
 
     /// One request over HTTP/1.1, exactly these headers.

@@ -38,15 +38,7 @@ pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Value> {
     match media(headers) {
         "" | "application/json" => json(body),
         wire::MEDIA => wire::decode(body).map_err(|error| Status::bad_request(error.to_string())),
-        kind if is_yaml(kind) => {
-            let refused =
-                |why: String| Status::bad_request(format!("error converting YAML to JSON: yaml: {why}"));
-            // The parser's time grows with the square of the nesting.
-            if nests_deeply(body) {
-                return Err(refused("exceeded max depth of 1000".into()));
-            }
-            serde_yaml_ng::from_slice(body).map_err(|error| refused(error.to_string()))
-        }
+        kind if is_yaml(kind) => yaml(body),
         other => Err(Status::new(
             415,
             "UnsupportedMediaType",
@@ -55,6 +47,16 @@ pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Value> {
             ),
         )),
     }
+}
+
+/// Reads YAML, of which JSON is a part.
+pub fn yaml(body: &Bytes) -> Result<Value> {
+    let refused = |why: String| Status::bad_request(format!("error converting YAML to JSON: yaml: {why}"));
+    // The parser's time grows with the square of the nesting.
+    if nests_deeply(body) {
+        return Err(refused("exceeded max depth of 1000".into()));
+    }
+    serde_yaml_ng::from_slice(body).map_err(|error| refused(error.to_string()))
 }
 
 /// Whether flow collections, or block ones begun on one line (`- - - a`), lie deeper than anybody writes.

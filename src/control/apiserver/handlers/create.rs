@@ -12,7 +12,7 @@ use crate::api::status::{Result, Status};
 use crate::control::apiserver::admission::Operation;
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
-use crate::control::apiserver::{addresses, encode, respond, subresources};
+use crate::control::apiserver::{addresses, apply, encode, respond, subresources};
 use crate::control::store::{Change, Expect, StoreError};
 
 /// How often a generated name that is taken is drawn again, as upstream.
@@ -24,20 +24,28 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     }
     let options = WriteOptions::read(&call.query)?;
     let decoded = body::read(call, row, options.fields)?;
-    let response = store_new(call, row, decoded.object, options).await?;
+    let response = store_new(call, row, decoded.object, options, None).await?;
     Ok(respond::warn(response, &decoded.warnings))
 }
 
-/// Takes a decoded object through admission, validation and into the store.
+/// Takes a decoded object through admission, validation and into the store; `managed` says whose its fields are
+/// when they are not simply the caller's.
 pub async fn store_new(
     call: &Call,
     row: &'static Resource,
     mut object: Value,
     options: WriteOptions,
+    managed: Option<Value>,
 ) -> Result<Response> {
     meta::place(row, &mut object, &call.asked().namespace)?;
     let generated = meta::text(&object, "name").is_empty();
     meta::fill_new(row, &mut object)?;
+    let managed = managed.unwrap_or_else(|| {
+        let mut as_sent = object.clone();
+        (row.strategy.prepare_create)(&mut as_sent);
+        apply::created(call, row, &as_sent)
+    });
+    meta::set(&mut object, "managedFields", managed);
     let write = Write { call, row, operation: Operation::Create, old: None, dry_run: options.dry_run };
     let mut object = write.mutate(object).await?;
     (row.strategy.prepare_create)(&mut object);

@@ -67,9 +67,7 @@ pub fn fill_new(row: &Resource, object: &mut Value) -> Result<()> {
     if !text(object, "resourceVersion").is_empty() {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    for field in
-        ["selfLink", "managedFields", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"]
-    {
+    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"] {
         set(object, field, Value::Null);
     }
     if text(object, "name").is_empty() {
@@ -102,9 +100,7 @@ pub fn carry_over(object: &mut Value, old: &Value) {
     {
         set(object, field, old["metadata"][field].clone());
     }
-    for field in ["selfLink", "managedFields"] {
-        set(object, field, Value::Null);
-    }
+    set(object, "selfLink", Value::Null);
     // generateName tells where a name came from; it is kept as long as the client does not send another.
     set(object, "resourceVersion", old["metadata"]["resourceVersion"].clone());
 }

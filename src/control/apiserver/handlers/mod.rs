@@ -5,7 +5,7 @@ pub mod admit;
 pub mod body;
 pub mod create;
 pub mod delete;
-mod duplicates;
+pub mod duplicates;
 pub mod get;
 pub mod list;
 pub mod meta;

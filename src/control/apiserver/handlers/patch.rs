@@ -13,7 +13,7 @@ use crate::api::status::{Result, Status};
 use crate::api::{merge_keys, patch};
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
-use crate::control::apiserver::respond;
+use crate::control::apiserver::{apply, respond};
 
 /// How a patch document is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,9 @@ pub struct Patch {
 }
 
 pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
+    if apply::is_asked(call) {
+        return apply::answer(call, row).await;
+    }
     let options = WriteOptions::read(&call.query)?;
     let edit = Patched { patch: Patch::read(call)?, call, row, options, warnings: Mutex::default() };
     let response = update::change(call, row, &edit, options).await?;
@@ -77,12 +80,11 @@ impl Patch {
             "application/json-patch+json" => Kind::Json,
             "application/merge-patch+json" => Kind::Merge,
             "application/strategic-merge-patch+json" => Kind::Strategic,
-            // Server-side apply needs field ownership, which is not kept yet.
             _ => {
                 return Err(Status::new(
                     415,
                     "UnsupportedMediaType",
-                    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
+                    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
                 ));
             }
         };

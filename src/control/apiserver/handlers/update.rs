@@ -14,7 +14,7 @@ use crate::control::apiserver::authz::{self, Decision};
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
 use crate::control::apiserver::request::RequestInfo;
-use crate::control::apiserver::{addresses, encode, respond};
+use crate::control::apiserver::{addresses, apply, encode, respond};
 use crate::control::store::{Change, Entry, Expect, StoreError};
 
 /// How often a change that did not insist on a version is tried again when another writer was faster.
@@ -30,6 +30,11 @@ pub trait Edit: Send + Sync {
     fn prepare(&self, row: &Resource, object: &mut Value, old: &Value) -> Result<()> {
         (row.strategy.prepare_update)(object, old);
         Ok(())
+    }
+
+    /// Whose the fields are after the change, when it is more than the caller's having changed some.
+    fn managed(&self) -> Option<Value> {
+        None
     }
 
     /// What is wrong with the change: the strategy's rules, or a subresource's.
@@ -57,7 +62,7 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
             may_create(call).await?;
             let mut object = object;
             meta::set(&mut object, "resourceVersion", Value::Null);
-            super::create::store_new(call, row, object, options).await?
+            super::create::store_new(call, row, object, options, None).await?
         }
         _ => change(call, row, &Replacement(object), options).await?,
     };
@@ -65,7 +70,7 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
 }
 
 /// A PUT that creates needs the right to create (`withAuthorization` of the update handler).
-async fn may_create(call: &Call) -> Result<()> {
+pub async fn may_create(call: &Call) -> Result<()> {
     let info = RequestInfo { verb: "create".into(), ..call.info.clone() };
     match call.api.door(call.listener).authorizer.authorize(&call.user, &info).await {
         Decision::Allow { .. } => Ok(()),
@@ -170,6 +175,15 @@ async fn finish(
     options: WriteOptions,
 ) -> Result<(Value, Option<addresses::Held>)> {
     meta::carry_over(&mut sent, old);
+    let managed = match edit.managed() {
+        Some(managed) => managed,
+        None => {
+            let mut as_sent = sent.clone();
+            edit.prepare(row, &mut as_sent, old)?;
+            apply::updated(call, row, old, &as_sent)
+        }
+    };
+    meta::set(&mut sent, "managedFields", managed);
     let write = Write { call, row, operation: Operation::Update, old: Some(old), dry_run: options.dry_run };
     let mut object = write.mutate(sent).await?;
     meta::carry_over(&mut object, old);

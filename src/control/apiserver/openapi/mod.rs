@@ -3,10 +3,11 @@
 //! Stands for `k8s.io/kube-openapi`. The schemas are those of the typed API crate under upstream's names,
 //! one document a group and version, made when first asked for and kept compressed.
 
+mod atomic;
 mod enums;
 mod gnostic;
 mod paths;
-mod schemas;
+pub mod schemas;
 mod v2;
 
 use std::collections::BTreeMap;

@@ -6,8 +6,12 @@ use super::schemas::{Names, reference};
 use crate::control::apiserver::registry::{Resource, Subresource};
 
 /// The patches we take, in upstream's order.
-const PATCHES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const PATCHES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 const OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 

@@ -45,11 +45,13 @@ pub fn of(rows: &[&Resource]) -> (Value, Vec<Names>) {
         }
     }
     super::enums::add(&mut all);
+    super::atomic::add(&mut all);
     for of in merge_keys::TYPES {
         if let Some(own) = all.get_mut(&format!("io.k8s.{}", of.definition)) {
             merging(own, of.fields);
         }
     }
+    super::atomic::keys(&mut all);
     (Value::Object(all), names)
 }
 

@@ -8,11 +8,12 @@ pub mod strategies;
 
 pub use rows::typed;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::api::fields::shape::Shape;
 use crate::api::status::Cause;
 
 /// One resource of one API version.
@@ -39,6 +40,8 @@ pub struct Resource {
     pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
     /// Where the objects are in the store: `/registry/pods/`.
     pub bucket: String,
+    /// How objects of it are merged, once somebody asked.
+    pub shape: OnceLock<Arc<Shape>>,
 }
 
 impl Resource {

@@ -64,6 +64,7 @@ fn row<T: k8s_openapi::Resource + Serialize + DeserializeOwned + schemars::JsonS
         strategy: strategies::of(T::GROUP, plural),
         schema: schemars::SchemaGenerator::subschema_for::<T>,
         bucket,
+        shape: std::sync::OnceLock::new(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::control::apiserver::handlers::patch::{self, Patch};
 use crate::control::apiserver::handlers::update::{self, Edit};
 use crate::control::apiserver::handlers::{body, meta};
 use crate::control::apiserver::registry::Resource;
-use crate::control::apiserver::respond;
+use crate::control::apiserver::{apply, respond};
 
 pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     write(call, row, keep_all_but_status).await
@@ -36,6 +36,9 @@ pub async fn checked_write(
     keep: Keep,
     check: Check,
 ) -> Result<Response> {
+    if apply::is_asked(call) {
+        return apply::below(call, row, keep, check).await;
+    }
     let options = WriteOptions::read(&call.query)?;
     let source = match call.info.verb.as_str() {
         "patch" => Source::Patch(Patch::read(call)?),
