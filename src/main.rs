@@ -30,6 +30,7 @@ const ROLES: &[(&str, Role)] = &[
     ("csr-approver", control::approver::run),
     ("konnectivity-server", tunnel::server::run),
     ("konnectivity-agent", tunnel::agent::run),
+    ("sshd", tunnel::sshd::run),
     ("proxy-server", tunnel::server::run),
     ("proxy-agent", tunnel::agent::run),
     ("kubelet", node::kubelet::run),

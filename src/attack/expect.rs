@@ -5,7 +5,7 @@
 //! the first way.
 
 use super::Verdict;
-use crate::lab::paths::{Setting, Settings};
+use crate::lab::paths::{Mode, Setting, Settings};
 
 /// What must come out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,17 +49,20 @@ fn in_the_way(setting: Setting, settings: &Settings) -> Option<Setting> {
         // Upstream turns anonymous off where everything is allowed.
         AccessAnonymous if settings.insecure(AccessAuthorization) => Some(AccessAuthorization),
         // Inside a tunnel there is nothing to redirect.
-        ToKubeletCa if settings.hardened(EgressTunnel) => Some(EgressTunnel),
+        ToKubeletCa if !settings.insecure(EgressTunnel) => Some(EgressTunnel),
+        // No other road has an sshd at its end.
+        EgressSshHostKey if settings.mode(EgressTunnel) != Mode::Partial => Some(EgressTunnel),
         _ => None,
     }
 }
 
 /// The few others that must be set so for an attack on `setting` to have a target at all.
-pub fn stage(setting: Setting) -> &'static [Setting] {
+pub fn stage(setting: Setting) -> &'static [(Setting, Mode)] {
     use Setting::*;
     match setting {
-        KubeletAuthentication => &[KubeletAuthorization],
-        ToKubeletCa => &[EgressTunnel],
+        KubeletAuthentication => &[(KubeletAuthorization, Mode::Insecure)],
+        ToKubeletCa => &[(EgressTunnel, Mode::Insecure)],
+        EgressSshHostKey => &[(EgressTunnel, Mode::Partial)],
         _ => &[],
     }
 }
@@ -88,13 +91,13 @@ pub fn expected(settings: &Settings, setting: Setting) -> Expected {
 mod tests {
     use super::*;
     use crate::attack::attacked;
-    use crate::lab::paths::{Mode, Profile};
+    use crate::lab::paths::Profile;
 
     #[test]
     fn on_its_stage_an_attacks_own_setting_decides_both_ways() {
         for setting in attacked() {
             let mut settings = Settings::of(Profile::Hardened);
-            stage(setting).iter().for_each(|other| settings.put(*other, Mode::Insecure));
+            stage(setting).iter().for_each(|(other, mode)| settings.put(*other, *mode));
             assert_eq!(
                 expected(&settings, setting),
                 Expected { verdict: Verdict::Defeated, decides: setting }

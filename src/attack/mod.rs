@@ -7,6 +7,7 @@
 //! `inconclusive` otherwise. What *should* come out is computed apart from it, from the settings ([`expect`]).
 
 mod apiserver_access;
+mod apiserver_egress;
 mod apiserver_proxy;
 mod apiserver_to_kubelet;
 mod components_to_apiserver;
@@ -144,6 +145,7 @@ const ATTACKS: &[(Setting, Run)] = &[
     (Setting::KubeletReadOnlyPort, kubelet_access::read_only_port),
     (Setting::KubeletGrants, kubelet_access::grants),
     (Setting::ProxyGrants, apiserver_proxy::grants),
+    (Setting::EgressSshHostKey, apiserver_egress::ssh_host_key),
 ];
 
 /// The settings that have an attack, in the table's order.

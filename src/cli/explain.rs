@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::{Answer, Outcome, Output, Trouble};
 use crate::lab::paths::{
-    At, KnownError, Mode, PATHS, PathInfo, Profile, SettingInfo, Settings, known_errors, lesson,
+    At, KnownError, Mode, PATHS, PathInfo, Profile, SSH_TUNNELS, Setting, SettingInfo, Settings,
+    known_errors, lesson,
 };
 use crate::lab::spec::Spec;
 use crate::lab::state::LabDir;
@@ -103,6 +104,9 @@ fn print(path: &PathInfo, row: &SettingInfo, settings: &Settings) {
         row.bare
     );
     println!("  insecure  {}", row.insecure);
+    if row.id == Setting::EgressTunnel {
+        println!("  partial   {SSH_TUNNELS}; `harden apiserver-egress --with ssh`");
+    }
     println!("  hardened  {}", row.hardened);
     println!("  attack    {}, {}", row.attack, stands.join(" or "));
     if !row.compromised.is_empty() {

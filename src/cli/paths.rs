@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::{Answer, Outcome, Output, table};
 use crate::lab::paths::{
-    Direction, FlagInfo, Mode, PATHS, PathInfo, Profile, Setting, SettingInfo, Settings, real_world,
+    Direction, FlagInfo, Mode, PATHS, PathInfo, Profile, SSH_TUNNELS, Setting, SettingInfo, Settings,
+    real_world,
 };
 use crate::lab::state::LabDir;
 use crate::lab::switch;
@@ -153,7 +154,11 @@ fn setting_row(setting: &'static SettingInfo, mode: Mode, edited: Vec<String>) -
             (true, false) => mode.to_string(),
         },
         edited,
-        protects: if mode == Mode::Insecure { setting.insecure } else { setting.hardened },
+        protects: match (setting.id, mode) {
+            (_, Mode::Insecure) => setting.insecure,
+            (Setting::EgressTunnel, Mode::Partial) => SSH_TUNNELS,
+            _ => setting.hardened,
+        },
         insecure: setting.insecure,
         hardened: setting.hardened,
         real: real_world(setting).map(|(who, mode)| Ships { who, mode }).into(),

@@ -13,6 +13,17 @@ use crate::lab::switch::{self, Change, Done, Switch, kubelets_reachable};
 pub struct Harden {
     #[command(flatten)]
     what: What,
+    /// Which tunnels the API server's egress takes
+    #[arg(long, value_enum, value_name = "KIND")]
+    with: Option<Tunnels>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Tunnels {
+    /// What replaced them (the default)
+    Konnectivity,
+    /// Historical: as until Kubernetes 1.22, which removed them
+    Ssh,
 }
 
 #[derive(Args)]
@@ -38,19 +49,31 @@ struct What {
 
 impl Harden {
     pub fn run(self, lab: &LabDir) -> Outcome {
-        self.what.switch(lab, Mode::Hardened)
+        let targets = self.what.targets()?;
+        let tunnel = targets.iter().any(|row| row.id == Setting::EgressTunnel);
+        if self.with.is_some() && !tunnel {
+            let what =
+                "--with says which tunnels apiserver-egress takes, and nothing of it is to be hardened";
+            return Err(Trouble::new(Answer::Usage, what, "`minilab harden apiserver-egress --with ssh`"));
+        }
+        self.what.switch(lab, |wanted| {
+            targets.iter().for_each(|row| wanted.set(row.id, Mode::Hardened));
+            if tunnel && self.with == Some(Tunnels::Ssh) {
+                wanted.set(Setting::EgressTunnel, Mode::Partial);
+            }
+        })
     }
 }
 
 impl Soften {
     pub fn run(self, lab: &LabDir) -> Outcome {
-        self.what.switch(lab, Mode::Insecure)
+        let targets = self.what.targets()?;
+        self.what.switch(lab, |wanted| targets.iter().for_each(|row| wanted.set(row.id, Mode::Insecure)))
     }
 }
 
 impl What {
-    fn switch(&self, lab: &LabDir, mode: Mode) -> Outcome {
-        let targets = self.targets()?;
+    fn switch(&self, lab: &LabDir, choose: impl Fn(&mut Settings)) -> Outcome {
         if !self.show && !lab.is_running() || !lab.exists() {
             return Err(Trouble::not_running(lab));
         }
@@ -60,7 +83,7 @@ impl What {
             eprintln!("note: the last switch was cut short; what it had done is undone");
         }
         let mut wanted = spec.modes();
-        targets.iter().for_each(|row| wanted.set(row.id, mode));
+        choose(&mut wanted);
         let switch = Switch::to(&spec, &wanted);
         let shown = switch.show(lab)?;
         if self.show {
@@ -158,6 +181,18 @@ fn notes(before: &Settings, now: &Settings) -> Vec<String> {
             "a kubelet that asks for its sibling's address still gets it: harden apiserver-to-kubelet.approval"
                 .to_owned(),
         );
+    }
+    if now.mode(Setting::EgressTunnel) == Mode::Partial {
+        notes.push(
+            "SSH tunnels are history: the control plane still dials every node (port 22), and the one key in \
+             /etc/srv/sshproxy opens them all"
+                .to_owned(),
+        );
+        if !now.hardened(Setting::EgressSshHostKey) {
+            notes.push(
+                "no node is asked who it is: harden apiserver-egress.ssh-host-key (never upstream's)".into(),
+            );
+        }
     }
     notes
 }

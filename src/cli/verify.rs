@@ -70,7 +70,7 @@ impl Verify {
         let mut reports = Vec::new();
         for setting in attacked() {
             let mut settings = base.clone();
-            stage(setting).iter().for_each(|other| settings.put(*other, Mode::Insecure));
+            stage(setting).iter().for_each(|(other, mode)| settings.put(*other, *mode));
             for mode in [Mode::Insecure, Mode::Hardened] {
                 settings.put(setting, mode);
                 switch_to(lab, &settings)?;

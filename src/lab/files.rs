@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::kubeconfig::{self, KubeconfigError};
-use super::material::Material;
+use super::material::{Material, MaterialError};
 use super::plan::{Contents, Plan, PlannedFile};
 use super::state::{LabDir, Owner, Standing, StateError};
 
@@ -30,6 +30,8 @@ const LONGEST: u64 = 4 << 20;
 pub enum FilesError {
     #[error("the lab has no certificate or key {name:?}")]
     Material { name: String },
+    #[error(transparent)]
+    Keys(#[from] MaterialError),
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
     #[error("cannot open {path} of host {host}")]
@@ -55,10 +57,14 @@ pub fn render(contents: &Contents, material: &Material) -> Result<String, FilesE
     };
     match contents {
         Contents::Text(text) => Ok(text.clone()),
-        Contents::Template(text) => Ok(text
-            .replace("${bootstrap-token}", material.bootstrap_token())
-            .replace("${static-token}", material.static_token())
-            .replace("${ca-cert-hash}", &material.ca_cert_hash())),
+        Contents::Template(text) => {
+            let text = text
+                .replace("${bootstrap-token}", material.bootstrap_token())
+                .replace("${static-token}", material.static_token())
+                .replace("${ca-cert-hash}", &material.ca_cert_hash());
+            with_public_keys(text, material)
+        }
+        Contents::SshKey(name) => Ok(material.ssh_key(name)?.private),
         Contents::Certificate(name) | Contents::PublicKey(name) => named(material.certificate(name), name),
         Contents::Key(name) => named(material.key(name), name),
         Contents::Kubeconfig(file) => Ok(kubeconfig::inside(file, material)?),
@@ -66,6 +72,17 @@ pub fn render(contents: &Contents, material: &Material) -> Result<String, FilesE
             Ok(kubeconfig::own(server, *trust, certificate, material)?)
         }
     }
+}
+
+/// `${ssh-public:NAME}` becomes the public half of that SSH key.
+fn with_public_keys(mut text: String, material: &Material) -> Result<String, FilesError> {
+    const MARK: &str = "${ssh-public:";
+    while let Some(at) = text.find(MARK) {
+        let Some(length) = text[at..].find('}') else { break };
+        let key = material.ssh_key(&text[at + MARK.len()..at + length])?;
+        text.replace_range(at..=at + length, &key.public);
+    }
+    Ok(text)
 }
 
 /// Brings every host's files to what the plan says.

@@ -24,6 +24,7 @@ pub const LINKS: &[&str] = &[
     "kube-network-policies",
     "konnectivity-server",
     "konnectivity-agent",
+    "sshd",
     "proxy-server",
     "proxy-agent",
     "kubeadm",

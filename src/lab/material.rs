@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_SERVICE};
 use super::state::{LabDir, StateError};
-use crate::pki::{self, Authority, Issued, LeafSpec, PkiError, SigningKey};
+use crate::pki::{self, Authority, Issued, LeafSpec, PkiError, SigningKey, SshKey};
 
 /// The groups of kubeadm's two administrators.
 const CLUSTER_ADMINS: &str = "kubeadm:cluster-admins";
@@ -51,6 +51,9 @@ struct Tokens {
     bootstrap: String,
     #[serde(rename = "static")]
     static_token: String,
+    /// Every SSH key of the lab is derived from it; a lab of an older version has none.
+    #[serde(default)]
+    ssh: String,
 }
 
 impl Material {
@@ -86,6 +89,12 @@ impl Material {
         &self.tokens.static_token
     }
 
+    /// The SSH key of a host, or of the login on control.
+    pub fn ssh_key(&self, name: &str) -> Result<SshKey, MaterialError> {
+        let failed = |source| MaterialError::Issue { name: "SSH key", source };
+        SshKey::derived(self.tokens.ssh.as_bytes(), name).map_err(failed)
+    }
+
     /// What a joining node pins: `sha256:` and the digest of the cluster CA's public key.
     pub fn ca_cert_hash(&self) -> String {
         let ca = self.certificate("ca").unwrap_or_default();
@@ -114,7 +123,8 @@ impl Material {
             .map_err(|source| MaterialError::Issue { name: "service-account key", source })?;
         pairs.insert("sa".into(), Pair { public: accounts.public_pem(), key: accounts.to_pem() });
         let bootstrap = format!("{}.{}", random_word(6)?, random_word(16)?);
-        Ok(Self { pairs, tokens: Tokens { bootstrap, static_token: random_word(32)? } })
+        let tokens = Tokens { bootstrap, static_token: random_word(32)?, ssh: random_word(32)? };
+        Ok(Self { pairs, tokens })
     }
 
     /// The tokens go last: with them the set is whole.
@@ -125,8 +135,7 @@ impl Material {
             lab.write(&dir.join(public), 0o600, pair.public.as_bytes())?;
             lab.write(&dir.join(format!("{name}.key")), 0o600, pair.key.as_bytes())?;
         }
-        let tokens = serde_json::to_vec(&self.tokens).expect("two strings have a JSON form");
-        Ok(lab.write(&dir.join("tokens.json"), 0o600, &tokens)?)
+        self.tokens.save(lab)
     }
 
     fn load(lab: &LabDir) -> Result<Self, MaterialError> {
@@ -154,10 +163,21 @@ impl Material {
             pairs.insert((*name).to_owned(), kept);
         }
         pairs.insert("sa".into(), Pair { public: read("sa.pub")?, key: read("sa.key")? });
-        let tokens = serde_json::from_str(&read("tokens.json")?).map_err(|source| {
+        let mut tokens: Tokens = serde_json::from_str(&read("tokens.json")?).map_err(|source| {
             MaterialError::Damaged { path: lab.state.join("pki/tokens.json"), source: Some(source) }
         })?;
+        if tokens.ssh.is_empty() {
+            tokens.ssh = random_word(32)?;
+            tokens.save(lab)?;
+        }
         Ok(Self { pairs, tokens })
+    }
+}
+
+impl Tokens {
+    fn save(&self, lab: &LabDir) -> Result<(), MaterialError> {
+        let bytes = serde_json::to_vec(self).expect("plain strings have a JSON form");
+        Ok(lab.write(&lab.state.join("pki/tokens.json"), 0o600, &bytes)?)
     }
 }
 
@@ -242,6 +262,12 @@ mod tests {
         std::fs::remove_file(lab.state.join("pki/csr-approver.crt")).unwrap();
         let (third, fourth) = (Material::of(&lab).unwrap(), Material::of(&lab).unwrap());
         assert_eq!(third.key("csr-approver"), fourth.key("csr-approver"), "made once, also when made late");
+        let ssh = |material: &Material| material.ssh_key("node-1").unwrap().public;
+        assert_eq!(ssh(&first), ssh(&fourth));
+        let old = format!("{{\"bootstrap\":{:?},\"static\":\"s\"}}", first.bootstrap_token());
+        lab.write(&lab.state.join("pki/tokens.json"), 0o600, old.as_bytes()).unwrap();
+        let (fifth, sixth) = (Material::of(&lab).unwrap(), Material::of(&lab).unwrap());
+        assert!(ssh(&fifth) == ssh(&sixth) && ssh(&fifth) != ssh(&first));
     }
 
     #[test]

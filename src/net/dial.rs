@@ -1,9 +1,12 @@
 //! Outgoing connections. Who dials decides the road: directly here, through a tunnel elsewhere.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +15,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch::Sender;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -87,11 +91,59 @@ impl Dial for Given {
     }
 }
 
-/// The API server's roads, by what is at the other end (`EgressSelectorConfiguration`'s names).
+/// What is at the other end, by the names of an `EgressSelectorConfiguration`. `etcd`, its third, is nobody's
+/// here: the store is in the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Egress {
+    /// Kubelets, nodes, pods, services, aggregated API servers, and what a webhook names as a service.
+    Cluster,
+    /// What a webhook names by URL: beside the control plane.
+    ControlPlane,
+}
+
+/// The API server's roads, by what is at the other end.
 #[derive(Clone)]
 pub struct Roads {
-    /// Kubelets, nodes, pods, services, and what a webhook names as a service.
     pub cluster: Arc<dyn Dial>,
+    pub control_plane: Arc<dyn Dial>,
+    /// A road that leads through the nodes wants to know their addresses.
+    pub nodes: Option<Sender<BTreeSet<String>>>,
+}
+
+impl Default for Roads {
+    /// Everything is dialled from here.
+    fn default() -> Self {
+        Self { cluster: Arc::new(Direct), control_plane: Arc::new(Direct), nodes: None }
+    }
+}
+
+impl fmt::Debug for Roads {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Roads").finish_non_exhaustive()
+    }
+}
+
+impl Roads {
+    /// The road to dial by.
+    pub fn to(&self, egress: Egress) -> Arc<dyn Dial> {
+        Arc::clone(match egress {
+            Egress::Cluster => &self.cluster,
+            Egress::ControlPlane => &self.control_plane,
+        })
+    }
+}
+
+/// What the API server's command line says of its roads.
+#[derive(Debug, Clone, Default)]
+pub struct RoadSigns {
+    /// `--egress-selector-config-file`
+    pub egress: Option<PathBuf>,
+    /// `--ssh-user`; empty is none.
+    pub ssh_user: String,
+    /// `--ssh-keyfile`
+    pub ssh_keyfile: PathBuf,
+    /// Hosts' keys that are believed; upstream believed all.
+    pub ssh_known_hosts: Option<PathBuf>,
 }
 
 /// A tuned TCP connection.

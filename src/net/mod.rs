@@ -14,7 +14,7 @@ mod serve;
 mod tls;
 mod unix;
 
-pub use dial::{BoxStream, Dial, DialError, Dialing, Direct, Given, Roads, TlsDialer};
+pub use dial::{BoxStream, Dial, DialError, Dialing, Direct, Egress, Given, RoadSigns, Roads, TlsDialer};
 pub use go_text::{go_text, io_text};
 pub use hello::client_hello;
 pub use listen::{bind, bind_udp, inherit, tune};

@@ -9,6 +9,7 @@ mod csr;
 mod inspect;
 mod jwk;
 mod pem;
+mod ssh;
 mod token;
 mod verify;
 
@@ -17,6 +18,7 @@ pub use csr::{Request, request, request_with_key};
 pub use inspect::{Facts, public_key_pin};
 pub use jwk::{JwkSet, JwsError};
 pub use pem::{certificates, private_key};
+pub use ssh::SshKey;
 pub use token::{SigningKey, VerifyingKey, claims_unverified};
 pub use verify::ClientRoots;
 

@@ -34,6 +34,7 @@ mod proxy_wire;
 mod roles;
 mod service_kinds;
 mod services;
+mod ssh;
 mod streams;
 mod switch;
 mod tunnels;

@@ -39,7 +39,7 @@ fn connected(lab: &Lab, agents: usize) {
 }
 
 /// `kubectl logs` gives a line of the pod's.
-fn logs(lab: &Lab, pod: &str) -> Result<(), String> {
+pub fn logs(lab: &Lab, pod: &str) -> Result<(), String> {
     let ran = lab.kubectl(&["logs", pod, "--tail=1"]);
     match ran.code == 0 && ran.stdout.starts_with("line ") {
         true => Ok(()),
@@ -101,7 +101,7 @@ fn own_agent(lab: &Lab) {
     assert_eq!((dials(&node), dials(other)), (before.0 + 5, before.1));
 }
 
-fn port_forward(lab: &Lab) {
+pub fn port_forward(lab: &Lab) {
     let mut child = follow(lab, &["port-forward", "pod/web", ":8080"]);
     let line = first_line(&mut child);
     let port = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
@@ -114,18 +114,18 @@ fn port_forward(lab: &Lab) {
     end(child);
 }
 
-fn follow(lab: &Lab, arguments: &[&str]) -> Child {
+pub fn follow(lab: &Lab, arguments: &[&str]) -> Child {
     let mut command = lab.kubectl_command(clients::any());
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-fn first_line(child: &mut Child) -> String {
+pub fn first_line(child: &mut Child) -> String {
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     line
 }
 
-fn end(mut child: Child) {
+pub fn end(mut child: Child) {
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -14,8 +14,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::redirect::{redirect, standing};
@@ -60,7 +60,11 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, log: Arc<str>) -> 
     }
 }
 
-async fn serve(stream: TcpStream, acceptor: TlsAcceptor, log: Arc<str>) {
+/// Is a kubelet on one connection.
+pub async fn serve<S>(stream: S, acceptor: TlsAcceptor, log: Arc<str>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let tls = match acceptor.accept(stream).await {
         Ok(tls) => tls,
         Err(error) => return say(&json!({"event": "refused", "why": io_text(&error)})),

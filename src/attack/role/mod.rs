@@ -12,6 +12,7 @@ mod kubelet;
 mod page;
 mod redirect;
 mod request;
+mod sshd;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ enum Words {
     Page(page::Page),
     /// Be a kubelet for whoever dials one
     FakeKubelet(kubelet::FakeKubelet),
+    /// Be a node's sshd for whoever dials one
+    FakeSshd(sshd::FakeSshd),
     /// Say what crosses this host
     Capture(capture::Capture),
     /// Be an API server for whoever dials one
@@ -50,6 +53,7 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
             Words::Http(http) => http.run().await,
             Words::Page(page) => page.run().await,
             Words::FakeKubelet(kubelet) => kubelet.run().await,
+            Words::FakeSshd(sshd) => sshd.run().await,
             Words::Capture(capture) => capture.run().await,
             Words::FakeHub(hub) => hub.run().await,
         }

@@ -16,6 +16,7 @@ use super::kubelet::KubeletFlags;
 use super::masters::ReconcilerType;
 use super::proxy::museum::MuseumFlags;
 use crate::api::flags;
+use crate::net::RoadSigns;
 
 /// Real flags that are accepted and do nothing here, one warning each. A trailing `=` takes a value.
 const UNIMPLEMENTED: &[&str] = &[
@@ -90,6 +91,15 @@ pub struct Flags {
     /// Where connections to the cluster go through.
     #[arg(long)]
     pub egress_selector_config_file: Option<PathBuf>,
+    /// Historical: the SSH proxy to the nodes, and its user's name. Deprecated in Kubernetes 1.10, removed in 1.22.
+    #[arg(long, default_value = "")]
+    pub ssh_user: String,
+    /// Historical: that user's private key.
+    #[arg(long)]
+    pub ssh_keyfile: Option<PathBuf>,
+    /// minilab's own, never upstream's: the nodes' host keys that are believed. Without it any is.
+    #[arg(long)]
+    pub minilab_ssh_known_hosts: Option<PathBuf>,
     /// minilab's own: where the embedded store is kept.
     #[arg(long, default_value = "/var/lib/minilab/store")]
     pub minilab_store_dir: PathBuf,
@@ -127,6 +137,22 @@ impl Flags {
         for flag in dropped {
             tracing::warn!(flag, "this flag of the real component has no effect here");
         }
-        Self::try_parse_from(std::iter::once("kube-apiserver".to_owned()).chain(kept))
+        let own = Self::try_parse_from(std::iter::once("kube-apiserver".to_owned()).chain(kept))?;
+        if !own.ssh_user.is_empty() {
+            tracing::warn!(
+                "Flag --ssh-user has been deprecated, This flag will be removed in a future version."
+            );
+        }
+        Ok(own)
+    }
+
+    /// What says how nodes are reached.
+    pub fn road_signs(&self) -> RoadSigns {
+        RoadSigns {
+            egress: self.egress_selector_config_file.clone(),
+            ssh_user: self.ssh_user.clone(),
+            ssh_keyfile: self.ssh_keyfile.clone().unwrap_or_default(),
+            ssh_known_hosts: self.minilab_ssh_known_hosts.clone(),
+        }
     }
 }

@@ -38,6 +38,7 @@ mod shape;
 mod subresources;
 mod system;
 pub mod table;
+mod tunneler;
 pub mod user;
 pub mod validation;
 mod watched;
@@ -52,9 +53,9 @@ use tokio_util::sync::CancellationToken;
 use flags::Flags;
 use server::Prepared;
 
-/// Makes the roads to the cluster of what `--egress-selector-config-file` names: the tunnels' side, which this
-/// server does not know.
-pub type RoadBuilder = fn(Option<&std::path::Path>) -> anyhow::Result<crate::net::Roads>;
+/// Makes the roads to the cluster of what the command line says of them: the tunnels' side, which this server
+/// does not know.
+pub type RoadBuilder = fn(&crate::net::RoadSigns) -> anyhow::Result<crate::net::Roads>;
 
 /// The role's entry point.
 pub fn run(argv: Vec<String>, roads: RoadBuilder) -> anyhow::Result<ExitCode> {
@@ -80,8 +81,7 @@ pub fn run(argv: Vec<String>, roads: RoadBuilder) -> anyhow::Result<ExitCode> {
             }
             told.cancel();
         });
-        let roads =
-            roads(flags.egress_selector_config_file.as_deref()).context("set up the egress selector")?;
+        let roads = roads(&flags.road_signs()).context("set up the roads to the cluster")?;
         Prepared::build(flags, roads).await?.serve(stop).await.context("serve the API")
     })?;
     Ok(ExitCode::SUCCESS)

@@ -14,9 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
 use crate::client::{Access, ClientError};
-use crate::net::{
-    self, BoxStream, Dial, DialError, Direct, Identity, NetError, Protocols, TlsDialer, Verify,
-};
+use crate::net::{self, BoxStream, Dial, DialError, Identity, NetError, Protocols, TlsDialer, Verify};
 
 /// An answer longer than this is refused.
 const LONGEST_ANSWER: usize = 1024 * 1024;
@@ -50,6 +48,7 @@ pub enum RemoteError {
 pub struct Remote {
     url: String,
     target: Uri,
+    road: Arc<dyn Dial>,
     tls: Option<TlsDialer>,
     server_name: Option<String>,
     bearer: Option<HeaderValue>,
@@ -58,9 +57,13 @@ pub struct Remote {
 
 impl Remote {
     /// The server of a kubeconfig's current context.
-    pub fn from_kubeconfig(path: &std::path::Path, timeout: Duration) -> Result<Self, RemoteError> {
+    pub fn from_kubeconfig(
+        path: &std::path::Path,
+        timeout: Duration,
+        road: Arc<dyn Dial>,
+    ) -> Result<Self, RemoteError> {
         let access = Access::read(path)?;
-        let mut remote = Self::new(&access.server, &access.verify, access.identity.as_ref(), timeout)?;
+        let mut remote = Self::new(&access.server, &access.verify, access.identity.as_ref(), timeout, road)?;
         remote.server_name = access.tls_server_name;
         remote.bearer = access.token.and_then(|token| {
             let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
@@ -76,6 +79,7 @@ impl Remote {
         verify: &Verify,
         identity: Option<&Identity>,
         timeout: Duration,
+        road: Arc<dyn Dial>,
     ) -> Result<Self, RemoteError> {
         let target: Uri = url.parse().map_err(|_| RemoteError::Address(url.to_owned()))?;
         if target.host().is_none() {
@@ -86,11 +90,11 @@ impl Remote {
             Some(scheme) if *scheme == uri::Scheme::HTTPS => {
                 let config = net::client_config(verify, identity, Protocols::H1)
                     .map_err(|source| RemoteError::Tls { url: url.to_owned(), source })?;
-                Some(TlsDialer { road: Arc::new(Direct), config })
+                Some(TlsDialer { road: Arc::clone(&road), config })
             }
             _ => return Err(RemoteError::Address(url.to_owned())),
         };
-        Ok(Self { url: url.to_owned(), target, tls, server_name: None, bearer: None, timeout })
+        Ok(Self { url: url.to_owned(), target, road, tls, server_name: None, bearer: None, timeout })
     }
 
     /// GETs this URL's JSON.
@@ -175,7 +179,7 @@ impl Remote {
                 let port = self.target.port_u16().unwrap_or(443);
                 Ok(Box::new(dialer.connect(host, port, self.server_name.as_deref()).await?))
             }
-            None => Direct.dial(host, self.target.port_u16().unwrap_or(80)).await,
+            None => self.road.dial(host, self.target.port_u16().unwrap_or(80)).await,
         }
     }
 }

@@ -144,7 +144,8 @@ pub struct Prepared {
 impl Prepared {
     /// Loads the certificate and takes or binds the listeners: the part of a start that a successor does
     /// while its predecessor still holds the store.
-    pub async fn build(flags: Flags, roads: Roads) -> Result<Self, ServeError> {
+    pub async fn build(mut flags: Flags, roads: Roads) -> Result<Self, ServeError> {
+        (flags.authn.roads, flags.authz.roads) = (roads.clone(), roads.clone());
         let identity =
             Identity { cert_pem: read(&flags.tls_cert_file)?, key_pem: read(&flags.tls_private_key_file)? };
         let cert = ServingCert::new(&identity)?;
@@ -179,6 +180,9 @@ impl Prepared {
         };
         let bootstrap = async { Ok(super::bootstrap::reconcile(&api.store).await?) };
         tokio::try_join!(own, bootstrap)?;
+        if let Some(nodes) = self.roads.nodes {
+            tokio::spawn(super::tunneler::tell(api.clone(), nodes));
+        }
         let background = [
             tokio::spawn(system::keep(api.clone(), masters)),
             tokio::spawn(system::expire_events(api.clone(), system::EVENT_TTL)),

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use errors::{KnownError, known_errors};
 pub use lessons::{At, lesson};
-pub use table::PATHS;
+pub use table::{PATHS, SSH_TUNNELS};
 
 /// How a setting is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -191,11 +191,14 @@ impl Settings {
         self.changes.insert(setting, mode);
     }
 
-    /// Sets a setting, and those that cannot be without it: what is proxied is contained only inside a tunnel.
+    /// Sets a setting, and those that cannot be without it: what is proxied is contained only inside a tunnel,
+    /// of whichever kind.
     pub fn set(&mut self, setting: Setting, mode: Mode) {
         self.changes.insert(setting, mode);
         match (setting, mode) {
-            (Setting::ProxyTransport, Mode::Hardened) => self.changes.insert(Setting::EgressTunnel, mode),
+            (Setting::ProxyTransport, Mode::Hardened) if self.insecure(Setting::EgressTunnel) => {
+                self.changes.insert(Setting::EgressTunnel, mode)
+            }
             (Setting::EgressTunnel, Mode::Insecure) => self.changes.insert(Setting::ProxyTransport, mode),
             _ => None,
         };

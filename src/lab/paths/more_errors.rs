@@ -12,6 +12,27 @@ pub(super) const ROWS: &[KnownError] = &[
         "minilab kubectl -n kube-system get pods -o wide",
     ),
     error(
+        &["No SSH tunnels currently open"],
+        "apiserver-egress.tunnel",
+        "no SSH tunnel to any node is open",
+        "no node's sshd answers, lets the control plane's key in, or shows the host key that is known",
+        "minilab logs kube-apiserver",
+    ),
+    error(
+        &["knownhosts: key"],
+        "apiserver-egress.ssh-host-key",
+        "somebody on port 22 showed a host key that is not the node's",
+        "the node was made anew, or another machine stands in its place",
+        "minilab explain apiserver-egress.ssh-host-key",
+    ),
+    error(
+        &["ssh: rejected: connect failed"],
+        "apiserver-egress.tunnel",
+        "the node's sshd could not dial what it was asked to",
+        "nothing listens there: the kubelet is down, or the pod's port is another",
+        "minilab status",
+    ),
+    error(
         &["no endpoints available for service"],
         "apiserver-proxy.transport",
         "the API server's proxy found nobody behind a Service",

@@ -17,6 +17,9 @@ const fn flag(
     FlagInfo { role, flag, insecure, hardened }
 }
 
+/// What `partial` means of `apiserver-egress.tunnel`.
+pub const SSH_TUNNELS: &str = "SSH tunnels, as they were until Kubernetes 1.22 removed them";
+
 /// Every path, in the order they are taught.
 pub const PATHS: &[PathInfo] = &[
     PathInfo {
@@ -469,7 +472,7 @@ pub const PATHS: &[PathInfo] = &[
                 id: Setting::EgressTunnel,
                 name: "tunnel",
                 insecure: "direct",
-                hardened: "Konnectivity (or ssh, as it was)",
+                hardened: "Konnectivity",
                 real: Insecure,
                 bare: Insecure,
                 attack: "counting",
@@ -514,8 +517,13 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Wire],
                 compromised: "the tunnel is accepted, a dial is seen",
                 defeated: "refused at key exchange",
-                flags: &[flag("kube-apiserver", "known_hosts", "ignored", "pinned")],
-                planned: false,
+                flags: &[flag(
+                    "kube-apiserver",
+                    "--minilab-ssh-known-hosts",
+                    "absent",
+                    "/etc/srv/sshproxy/known_hosts",
+                )],
+                planned: true,
             },
         ],
     },

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::node::Joining;
-use super::{Forward, HostKind, HostPlan, Plan, control, konnectivity, node, objects};
+use super::{Forward, HostKind, HostPlan, Plan, control, konnectivity, node, objects, ssh};
 use crate::lab::paths::Mode;
 use crate::lab::spec::Spec;
 
@@ -54,7 +54,8 @@ pub fn plan(spec: &Spec) -> Plan {
     hosts.extend(numbers.iter().map(|number| node::host(*number, &settings, join(*number))));
     let balancer = SocketAddr::from((BALANCER, API_PORT));
     let forwards = vec![Forward { at: balancer, to: SocketAddr::from((CONTROL, API_PORT)) }];
-    Plan { hosts, forwards, bars: konnectivity::bars(&settings), objects }
+    let bars = [konnectivity::bars(&settings), ssh::bars(&settings)].concat();
+    Plan { hosts, forwards, bars, objects }
 }
 
 /// An address in a /24.
@@ -143,11 +144,14 @@ mod tests {
                 let mut spec = Spec::new("minilab", 1, Profile::Default, 6443);
                 // Without a request there is nothing to approve, without a tunnel no agent.
                 let stage = match row.id {
-                    Setting::ToKubeletApproval => Some("apiserver-to-kubelet.serving-certificates"),
-                    Setting::EgressAgent => Some("apiserver-egress.tunnel"),
+                    Setting::ToKubeletApproval => {
+                        Some(("apiserver-to-kubelet.serving-certificates", Mode::Hardened))
+                    }
+                    Setting::EgressAgent => Some(("apiserver-egress.tunnel", Mode::Hardened)),
+                    Setting::EgressSshHostKey => Some(("apiserver-egress.tunnel", Mode::Partial)),
                     _ => None,
                 };
-                spec.settings.extend(stage.map(|stage| (stage.to_owned(), Mode::Hardened)));
+                spec.settings.extend(stage.map(|(stage, mode)| (stage.to_owned(), mode)));
                 spec.settings.insert(format!("{}.{}", path.name, row.name), mode);
                 plan(&spec)
             };

@@ -12,7 +12,7 @@ use super::build::{
 use super::manifest::{Probe, StaticPod};
 use super::{
     Command, Contents, Credential, HostKind, HostPlan, Kubeconfig, ListenAt, Listener, PlannedFile, RolePlan,
-    Trust, approver, konnectivity, node,
+    Trust, approver, konnectivity, node, ssh,
 };
 use crate::lab::paths::{Setting, Settings};
 
@@ -32,6 +32,7 @@ pub fn host(settings: &Settings, nodes: &[usize], objects: &[Value]) -> HostPlan
     files.extend(kubeconfigs(settings));
     files.extend(manifests(settings));
     files.extend(konnectivity::files(settings));
+    files.extend(ssh::control_files(settings, nodes));
     files.push(template(KUBEADM_CONFIG, kubeadm_config(settings)));
     files.push(text(ADDONS, 0o600, documents(objects)));
     if settings.hardened(Setting::AccessAnonymous) {
@@ -230,6 +231,7 @@ fn apiserver_choices(settings: &Settings) -> Vec<String> {
     if konnectivity::wanted(settings) {
         flags.push(format!("--egress-selector-config-file={}", konnectivity::EGRESS));
     }
+    flags.extend(ssh::flags(settings));
     if settings.insecure(Setting::NodeCredential) {
         flags.push(format!("--token-auth-file={STATIC_TOKENS}"));
     }

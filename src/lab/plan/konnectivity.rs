@@ -30,7 +30,7 @@ const AGENT_IMAGE: &str = "registry.k8s.io/kas-network-proxy/proxy-agent:v0.34.0
 /// The task's ports for agents, admin and health.
 const PORTS: [u16; 3] = [8132, 8133, 8134];
 
-/// Whether the control plane reaches nodes by tunnels.
+/// Whether the control plane reaches nodes by agents' tunnels.
 pub fn wanted(settings: &Settings) -> bool {
     settings.hardened(Setting::EgressTunnel)
 }
@@ -42,7 +42,7 @@ pub fn role(settings: &Settings) -> Option<RolePlan> {
 
 /// With tunnels, nothing on control has business with the node site.
 pub fn bars(settings: &Settings) -> Vec<Bar> {
-    if wanted(settings) { vec![Bar { from: CONTROL }] } else { Vec::new() }
+    if wanted(settings) { vec![Bar { from: CONTROL, but: None }] } else { Vec::new() }
 }
 
 /// The files in control.

@@ -14,6 +14,7 @@ mod konnectivity;
 mod manifest;
 mod node;
 mod objects;
+mod ssh;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -91,6 +92,9 @@ pub struct Forward {
 #[serde(rename_all = "camelCase")]
 pub struct Bar {
     pub from: std::net::Ipv4Addr,
+    /// Only connections to this TCP port pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub but: Option<u16>,
 }
 
 /// A file as an administrator would have written it.
@@ -110,7 +114,8 @@ pub struct PlannedFile {
 pub enum Contents {
     /// These bytes.
     Text(String),
-    /// This text with `${bootstrap-token}`, `${static-token}` and `${ca-cert-hash}` replaced by the lab's.
+    /// This text with `${bootstrap-token}`, `${static-token}`, `${ca-cert-hash}` and `${ssh-public:NAME}` replaced
+    /// by the lab's.
     Template(String),
     /// PEM of the certificate of that name (`apiserver`, `ca`, …).
     Certificate(String),
@@ -118,6 +123,8 @@ pub enum Contents {
     Key(String),
     /// PEM of a public key (`sa.pub`).
     PublicKey(String),
+    /// An SSH key of that name, in OpenSSH's form.
+    SshKey(String),
     /// A kubeconfig with everything embedded.
     Kubeconfig(Kubeconfig),
     /// The kubeconfig a kubelet writes after TLS bootstrapping, which names its certificate by a link.

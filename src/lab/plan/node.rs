@@ -6,7 +6,9 @@ use super::build::{
     CLUSTER_DOMAIN, DNS_SERVICE, NODE_GATEWAY, POD_CIDR, in_its_net, node_address, node_name,
 };
 use super::control::{template, text};
-use super::{Command, Contents, Credential, HostKind, HostPlan, Kubeconfig, PlannedFile, RolePlan, Trust};
+use super::{
+    Command, Contents, Credential, HostKind, HostPlan, Kubeconfig, PlannedFile, RolePlan, Trust, ssh,
+};
 use crate::lab::paths::{Setting, Settings};
 
 const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
@@ -53,6 +55,7 @@ pub fn host(number: usize, settings: &Settings, joining: Option<Joining>) -> Hos
         text(PROXY_CONFIG, 0o644, PROXY.replace("${pod-cidr}", POD_CIDR)),
         conf(PROXY_CONF, "system:kube-proxy", Credential::Certificate("kube-proxy".into()), settings),
     ]);
+    files.extend(ssh::node_files(settings, &name));
     HostPlan {
         kind: HostKind::Node,
         addresses: vec![in_its_net(address)],
@@ -119,6 +122,7 @@ fn roles(host: &str, settings: &Settings, joins: bool) -> Vec<RolePlan> {
         let join = role("kubeadm", Command::Argv { argv, flags_from: None }, &["kube-apiserver"]);
         all.push(RolePlan { one_shot: true, ..join });
     }
+    all.extend(ssh::role(settings, host));
     all
 }
 

@@ -167,6 +167,14 @@ impl Hosts {
         }
     }
 
+    /// Whether these bars let through whatever those there are do.
+    pub fn opens(&self, bars: &[Bar]) -> bool {
+        bars.iter().all(|bar| {
+            let mut own = self.bars.iter().filter(|own| own.from == bar.from);
+            own.any(|own| own.but.is_none() || own.but == bar.but)
+        })
+    }
+
     /// Wire lets these open no connections to the other site from now on.
     pub fn bar(&mut self, bars: &[Bar]) -> Result<(), SupervisorError> {
         if self.bars != bars {
@@ -299,7 +307,12 @@ fn set_rules(wire: &Attachment, forwards: &[Forward], bars: &[Bar]) -> Result<()
     batch.base_chain("forward", ChainKind::Filter, Hook::Forward, priority::FILTER);
     for bar in bars {
         let site = Ipv4Net::new(bar.from, 24).unwrap_or_else(|_| Ipv4Net::from(bar.from)).trunc();
-        let opens = Rule::new().source(bar.from.into()).destination_outside(site).new_connection();
+        let leaves = || Rule::new().source(bar.from.into()).destination_outside(site).new_connection();
+        if let Some(port) = bar.but {
+            let passes = leaves().destination_port(Protocol::Tcp, port);
+            batch.rule("forward", &passes.verdict(&Verdict::Accept));
+        }
+        let opens = leaves();
         batch.rule("forward", &opens.counter().verdict(&Verdict::Drop));
     }
     wire.network

@@ -26,9 +26,10 @@ impl Supervisor {
             Ok(plan) => plan,
             Err(error) => return caller.answer(&refusal(format!("{error:#}")), None),
         };
-        // Wire closes with the API server's turn, when what replaces the direct way is there; it opens at once.
-        let closes = plan.bars.is_empty() || restart.iter().any(|role| role.starts_with("kube-apiserver@"));
-        if closes && let Err(error) = self.hosts.bar(&plan.bars) {
+        // Wire closes with the API server's turn, when what replaces the old way is there; it opens at once.
+        let turns =
+            self.hosts.opens(&plan.bars) || restart.iter().any(|role| role.starts_with("kube-apiserver@"));
+        if turns && let Err(error) = self.hosts.bar(&plan.bars) {
             return caller.answer(&refusal(text(&error)), None);
         }
         let mut turned = self.take_in(&plan);

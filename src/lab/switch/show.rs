@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Step, SwitchError, files, lines};
 use crate::lab::files::Tree;
 use crate::lab::material::Material;
-use crate::lab::plan::{Command, FileChange, Plan, RoleChange, Turn};
+use crate::lab::plan::{Command, Contents, FileChange, Plan, PlannedFile, RoleChange, Turn};
 use crate::lab::state::LabDir;
 
 /// Longer words (certificates, keys) are cut: they are in the files for who needs them.
@@ -18,6 +18,11 @@ pub fn in_words(lab: &LabDir, material: &Material, step: &Step) -> Result<String
     for change in step.difference.files.iter().filter(told) {
         let tree = Tree::of(lab, &change.host)?;
         let Some(rewrite) = files::rewrite(&tree, change, material)? else { continue };
+        // A private key is nothing to print.
+        if [&change.before, &change.after].iter().any(|file| file.as_ref().is_some_and(is_key)) {
+            text += &format!("{} {}\n", if change.after.is_some() { "+key" } else { "-key" }, rewrite.name());
+            continue;
+        }
         let before = rewrite.before.as_deref().map(String::from_utf8_lossy);
         let names = [before.is_some(), rewrite.after.is_some()]
             .map(|there| if there { rewrite.name() } else { "/dev/null".into() });
@@ -46,6 +51,10 @@ pub fn in_words(lab: &LabDir, material: &Material, step: &Step) -> Result<String
         text += &difference([&names[0], &names[1]], &yaml(&change.before), &yaml(&change.after));
     }
     Ok(text)
+}
+
+fn is_key(file: &PlannedFile) -> bool {
+    matches!(file.contents, Contents::Key(_) | Contents::SshKey(_))
 }
 
 /// The fixed words of a role's command line, one a line; those in a manifest are the file's.

@@ -22,7 +22,7 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 
-pub use client::roads;
+pub use client::lay;
 
 /// What can go wrong while a part is set up.
 #[derive(Debug, thiserror::Error)]

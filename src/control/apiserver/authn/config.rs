@@ -7,7 +7,7 @@ use super::Anonymous;
 use super::jwt::{Condition, Mapping, Rules};
 use crate::api::names;
 use crate::control::apiserver::cel::Expression;
-use crate::net::Verify;
+use crate::net::{Egress, Verify};
 use crate::pki;
 
 /// The algorithms a provider may use when nothing else is said (go-oidc's, as far as ring has them).
@@ -88,7 +88,7 @@ struct Issuer {
     audiences: Vec<String>,
     #[serde(default)]
     audience_match_policy: String,
-    /// Checked and passed over: providers are asked directly.
+    /// How the provider is reached; empty is directly.
     #[serde(default)]
     egress_selector_type: String,
 }
@@ -217,6 +217,11 @@ impl Jwt {
         let username = username.filter(|_| faults.len() == before)?;
         let rules = Rules {
             issuer: issuer.url.clone(),
+            egress: match issuer.egress_selector_type.as_str() {
+                "cluster" => Some(Egress::Cluster),
+                "controlplane" => Some(Egress::ControlPlane),
+                _ => None,
+            },
             discovery: issuer.discovery_url.clone().filter(|url| !url.is_empty()),
             audiences: issuer.audiences.clone(),
             algorithms: ALGORITHMS.iter().map(|name| (*name).to_owned()).collect(),

@@ -14,7 +14,7 @@ use super::{Anonymous, Authenticator, ServiceAccounts, config};
 use crate::api::go_duration;
 use crate::control::apiserver::remote::{Remote, RemoteError};
 use crate::control::store::Store;
-use crate::net::Verify;
+use crate::net::{Egress, Roads, Verify};
 use crate::pki::{self, ClientRoots, PkiError, SigningKey, VerifyingKey};
 
 /// Upstream's timeout of one call to a token webhook.
@@ -23,6 +23,9 @@ const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
 /// `kube-apiserver`'s flags that say who is believed.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AuthnFlags {
+    /// How webhooks and providers are reached.
+    #[arg(skip)]
+    pub roads: Roads,
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub anonymous_auth: Option<bool>,
     /// AuthenticationConfiguration: OpenID providers and what becomes of anonymous requests.
@@ -186,7 +189,11 @@ impl AuthnFlags {
             let text = String::from_utf8_lossy(&read(path)?).into_owned();
             let said = config::read(&text)
                 .map_err(|why| AuthnError::Config { path: path.display().to_string(), why })?;
-            reload = Some(Reload { path: path.clone(), anonymous: said.anonymous.clone() });
+            reload = Some(Reload {
+                path: path.clone(),
+                anonymous: said.anonymous.clone(),
+                roads: self.roads.clone(),
+            });
             if let Some(section) = said.anonymous {
                 if self.anonymous_auth.is_some() {
                     return Err(AuthnError::AnonymousTwice);
@@ -194,11 +201,11 @@ impl AuthnFlags {
                 anonymous = section;
             }
             for (rules, verify) in said.providers {
-                providers.push(Provider::new(rules, verify)?);
+                providers.push(Provider::new(rules, verify, &self.roads)?);
             }
         }
         if let Some((rules, verify)) = self.oidc.provider()? {
-            providers.push(Provider::new(rules, verify)?);
+            providers.push(Provider::new(rules, verify, &self.roads)?);
         }
         if always_allows && anonymous != Anonymous::Refused {
             tracing::warn!(
@@ -241,7 +248,7 @@ impl AuthnFlags {
 
     fn webhook(&self) -> Result<Option<TokenWebhook>, AuthnError> {
         let Some(path) = &self.authentication_token_webhook_config_file else { return Ok(None) };
-        let remote = Remote::from_kubeconfig(path, WEBHOOK_TIMEOUT)
+        let remote = Remote::from_kubeconfig(path, WEBHOOK_TIMEOUT, self.roads.to(Egress::ControlPlane))
             .map_err(|source| AuthnError::Webhook { path: path.display().to_string(), source })?;
         let version = &self.authentication_token_webhook_version;
         Ok(Some(TokenWebhook::new(remote, version, self.authentication_token_webhook_cache_ttl)))
@@ -305,6 +312,7 @@ impl OidcFlags {
         let required = self.oidc_required_claim.iter().filter_map(|pair| pair.split_once('='));
         let rules = Rules {
             issuer: issuer.clone(),
+            egress: None,
             discovery: None,
             audiences: vec![client.clone()],
             algorithms: self.oidc_signing_algs.clone(),

@@ -17,7 +17,7 @@ use super::super::remote::Remote;
 use super::super::user::UserInfo;
 use super::webhook::chain;
 use super::{AuthnError, CREDENTIAL_ID};
-use crate::net::Verify;
+use crate::net::{Dial, Direct, Egress, Roads, Verify};
 use crate::pki::{self, JwkSet, JwsError};
 
 /// A provider that cannot be reached is asked again after this.
@@ -46,6 +46,8 @@ pub(super) struct Condition {
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) issuer: String,
+    /// How it is reached; nothing is directly.
+    pub(super) egress: Option<Egress>,
     /// Where the configuration document is, if not below the issuer.
     pub(super) discovery: Option<String>,
     pub(super) audiences: Vec<String>,
@@ -71,6 +73,7 @@ struct Keys {
     document: Remote,
     issuer: String,
     verify: Verify,
+    road: Arc<dyn Dial>,
     current: RwLock<Option<JwkSet>>,
     /// When they were last asked for; held while asking.
     asked: Mutex<Option<Instant>>,
@@ -78,16 +81,22 @@ struct Keys {
 
 impl Provider {
     /// Prepares the way to a provider; its keys are fetched in the background.
-    pub(super) fn new(rules: Rules, verify: Verify) -> Result<Self, AuthnError> {
+    pub(super) fn new(rules: Rules, verify: Verify, roads: &Roads) -> Result<Self, AuthnError> {
+        let road: Arc<dyn Dial> = match rules.egress {
+            Some(egress) => roads.to(egress),
+            None => Arc::new(Direct),
+        };
         let configured = rules.discovery.clone();
         let url = configured.unwrap_or_else(|| {
             format!("{}/.well-known/openid-configuration", rules.issuer.trim_end_matches('/'))
         });
-        let document = Remote::new(&url, &verify, None, TIMEOUT).map_err(AuthnError::Remote)?;
+        let document =
+            Remote::new(&url, &verify, None, TIMEOUT, Arc::clone(&road)).map_err(AuthnError::Remote)?;
         let keys = Arc::new(Keys {
             document,
             issuer: rules.issuer.clone(),
             verify,
+            road,
             current: RwLock::default(),
             asked: Mutex::default(),
         });
@@ -172,7 +181,7 @@ impl Keys {
         if !url.starts_with("https://") {
             return Err(format!("oidc: the provider's jwks_uri {url:?} is not an https URL"));
         }
-        let keys = Remote::new(url, &self.verify, None, TIMEOUT).map_err(failed)?;
+        let keys = Remote::new(url, &self.verify, None, TIMEOUT, Arc::clone(&self.road)).map_err(failed)?;
         let keys = JwkSet::from_json(&keys.get().await.map_err(failed)?);
         if keys.is_empty() {
             return Err("oidc: the provider publishes no key that can be used".into());

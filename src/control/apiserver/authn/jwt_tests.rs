@@ -50,6 +50,7 @@ async fn issuer() -> Issuer {
 fn rules(issuer: &str) -> Rules {
     Rules {
         issuer: issuer.into(),
+        egress: None,
         discovery: None,
         audiences: vec!["lab".into(), "other".into()],
         algorithms: vec!["RS256".into(), "ES256".into()],
@@ -66,7 +67,7 @@ fn rules(issuer: &str) -> Rules {
 /// A provider whose keys are there.
 async fn provider(issuer: &Issuer) -> Provider {
     let verify = Verify::Bundle(issuer.ca.cert_pem().as_bytes().to_vec());
-    let provider = Provider::new(rules(&issuer.url), verify).unwrap();
+    let provider = Provider::new(rules(&issuer.url), verify, &Default::default()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while provider.keys.now().is_none() {
         assert!(Instant::now() < deadline, "the keys were never fetched");

@@ -12,6 +12,7 @@ use super::jwt::Provider;
 use super::tokens::Tokens;
 use super::{Anonymous, config};
 use crate::control::apiserver::watched::Watched;
+use crate::net::Roads;
 
 /// New providers have this long to show their keys.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Reload {
     pub(super) path: PathBuf,
     pub(super) anonymous: Option<Anonymous>,
+    pub(super) roads: Roads,
 }
 
 impl Reload {
@@ -44,7 +46,7 @@ impl Reload {
         }
         let mut providers = Vec::new();
         for (rules, verify) in said.providers {
-            providers.push(Provider::new(rules, verify).map_err(|error| error.to_string())?);
+            providers.push(Provider::new(rules, verify, &self.roads).map_err(|error| error.to_string())?);
         }
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while !providers.iter().all(Provider::is_ready) {

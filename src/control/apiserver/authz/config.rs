@@ -17,6 +17,7 @@ use super::webhook::{OnError, WebhookAuthorizer, WebhookOptions};
 use super::{Authorizer, Mode, node, rbac};
 use crate::api::go_duration;
 use crate::control::store::Store;
+use crate::net::{Egress, Roads};
 
 const VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha1"];
 /// One call of a webhook that flags name.
@@ -25,6 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// `kube-apiserver`'s flags that say who may do what.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AuthzFlags {
+    /// How webhooks are reached.
+    #[arg(skip)]
+    pub roads: Roads,
     /// In this order: AlwaysAllow, AlwaysDeny, Node, RBAC, Webhook. Without it and without a configuration file, AlwaysAllow.
     #[arg(long, value_delimiter = ',')]
     pub authorization_mode: Vec<String>,
@@ -128,6 +132,7 @@ impl AuthzFlags {
     /// Node and RBAC and nothing else, whatever the flags say: the door on the machine's loopback.
     pub fn strict() -> Self {
         Self {
+            roads: Roads::default(),
             authorization_mode: vec!["Node".into(), "RBAC".into()],
             authorization_config: None,
             authorization_webhook_config_file: None,
@@ -222,7 +227,7 @@ impl AuthzFlags {
             on_error: OnError::NoOpinion,
             conditions: Arc::default(),
         };
-        Ok(WebhookAuthorizer::new(remote(path, TIMEOUT)?, options))
+        Ok(WebhookAuthorizer::new(remote(path, TIMEOUT, &self.roads)?, options))
     }
 
     fn in_file(&self, path: &Path, one: impl Fn(&str) -> Option<Mode>) -> Result<Vec<Mode>, AuthzError> {
@@ -240,8 +245,9 @@ impl AuthzFlags {
                 (None, Some(mode)) => mode,
                 (Some(webhook), None) if entry.kind == "Webhook" => {
                     let at = format!("authorizers[{at}].webhook");
-                    let built =
-                        webhook.build(&at).map_err(|why| AuthzError::Config { path: shown(), why })??;
+                    let built = webhook
+                        .build(&at, &self.roads)
+                        .map_err(|why| AuthzError::Config { path: shown(), why })??;
                     Mode::Webhook(Arc::new(built))
                 }
                 _ => return Err(AuthzError::Unknown(entry.kind.clone())),
@@ -340,7 +346,7 @@ impl WebhookEntry {
     }
 
     /// The outer error is a fault of the entry, the inner one of its kubeconfig.
-    fn build(&self, at: &str) -> Result<Result<WebhookAuthorizer, AuthzError>, String> {
+    fn build(&self, at: &str, roads: &Roads) -> Result<Result<WebhookAuthorizer, AuthzError>, String> {
         let conditions = self.conditions(at)?;
         let duration = |field: &str, text: &str, default: u64| match text {
             "" => Ok(Duration::from_secs(default)),
@@ -398,12 +404,12 @@ impl WebhookEntry {
             on_error,
             conditions,
         };
-        Ok(remote(file, timeout).map(|remote| WebhookAuthorizer::new(remote, options)))
+        Ok(remote(file, timeout, roads).map(|remote| WebhookAuthorizer::new(remote, options)))
     }
 }
 
-fn remote(path: &Path, timeout: Duration) -> Result<Remote, AuthzError> {
-    Remote::from_kubeconfig(path, timeout)
+fn remote(path: &Path, timeout: Duration, roads: &Roads) -> Result<Remote, AuthzError> {
+    Remote::from_kubeconfig(path, timeout, roads.to(Egress::ControlPlane))
         .map_err(|source| AuthzError::Webhook { path: path.display().to_string(), source })
 }
 

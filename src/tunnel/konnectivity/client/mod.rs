@@ -13,25 +13,30 @@ use config::{Configuration, Protocol, Transport};
 use super::TunnelError;
 use crate::net::{Dial, DialError, Direct, Roads};
 
-/// The roads of an egress configuration; without one everything is dialled directly.
-pub fn roads(path: Option<&Path>) -> Result<Roads, TunnelError> {
+/// Lays the roads that an egress configuration names, in the place of those there are.
+pub fn lay(path: Option<&Path>, roads: &mut Roads) -> Result<(), TunnelError> {
     let configuration = path.map(Configuration::read).transpose()?.unwrap_or_default();
-    Ok(Roads { cluster: road(&configuration, "cluster")? })
+    for (name, place) in [("cluster", &mut roads.cluster), ("controlplane", &mut roads.control_plane)] {
+        if let Some(road) = road(&configuration, name)? {
+            *place = road;
+        }
+    }
+    Ok(())
 }
 
-fn road(configuration: &Configuration, name: &str) -> Result<Arc<dyn Dial>, TunnelError> {
-    Ok(match configuration.find(name) {
-        None => Arc::new(Direct),
-        Some((Protocol::Direct, _)) => Arc::new(Direct),
-        Some((Protocol::Grpc, Some(Transport::Uds(path)))) => Arc::new(grpc::Tunnels::new(path.clone())),
-        Some((Protocol::HttpConnect, Some(Transport::Uds(path)))) => {
+fn road(configuration: &Configuration, name: &str) -> Result<Option<Arc<dyn Dial>>, TunnelError> {
+    let Some(connection) = configuration.find(name) else { return Ok(None) };
+    Ok(Some(match connection {
+        (Protocol::Direct, _) => Arc::new(Direct),
+        (Protocol::Grpc, Some(Transport::Uds(path))) => Arc::new(grpc::Tunnels::new(path.clone())),
+        (Protocol::HttpConnect, Some(Transport::Uds(path))) => {
             Arc::new(connect::Tunnels::by_socket(path.clone()))
         }
-        Some((Protocol::HttpConnect, Some(Transport::Tcp(tcp)))) => Arc::new(connect::Tunnels::by_tcp(tcp)?),
-        Some((protocol, _)) => {
+        (Protocol::HttpConnect, Some(Transport::Tcp(tcp))) => Arc::new(connect::Tunnels::by_tcp(tcp)?),
+        (protocol, _) => {
             return Err(TunnelError::Configuration(format!("{protocol:?} has no such transport")));
         }
-    })
+    }))
 }
 
 /// An address as Go's `net.JoinHostPort` writes it.
