@@ -8,6 +8,7 @@ mod attack;
 mod cli;
 mod client;
 mod control;
+mod course;
 mod lab;
 mod logging;
 mod net;

@@ -3,8 +3,11 @@
 use serde_json::Value;
 
 use super::components_to_apiserver::words;
+use super::running::{self, Running};
 use super::scene::{Account, Scene};
 use super::{AttackError, Evidence, Finding, Wishes, answered};
+use crate::lab::plan::{HostKind, Plan};
+use crate::lab::state::LabDir;
 
 /// A fake kubelet on the wire answers `kubectl logs`.
 pub fn ca(scene: &mut Scene, wishes: &Wishes) -> Result<Finding, AttackError> {
@@ -45,6 +48,41 @@ pub fn ca(scene: &mut Scene, wishes: &Wishes) -> Result<Finding, AttackError> {
             Finding::inconclusive(what, evidence)
         }
     })
+}
+
+/// A fake kubelet in front of every real one, for whatever the learner does meanwhile.
+pub fn stand(lab: &LabDir, wishes: &Wishes) -> Result<Vec<Running>, AttackError> {
+    let plan: Plan = serde_json::from_slice(&std::fs::read(lab.plan_file())?)?;
+    let says = wishes.say.clone().unwrap_or_else(|| "forged on the wire".into());
+    let nodes = plan.hosts.iter().filter(|host| host.kind == HostKind::Node);
+    let mut attackers = Vec::new();
+    for address in nodes.filter_map(|host| host.addresses.first()) {
+        let victim = format!("{}:10250", address.addr());
+        let words = words(&["attacker", "fake-kubelet", &victim, "--log", &says]);
+        let attacker = running::start(lab, "wire", words, Vec::new())?;
+        if attacker.event("ready").is_none() {
+            return Err(AttackError::Scene("the fake kubelet did not start".into()));
+        }
+        attackers.push(attacker);
+    }
+    Ok(attackers)
+}
+
+/// What came by while they stood there.
+pub fn seen_standing(attackers: Vec<Running>) -> Finding {
+    let events: Vec<Value> = attackers.into_iter().flat_map(Running::finish).collect();
+    let evidence = events.iter().map(seen).collect();
+    let any = |name: &str| events.iter().any(|event| event["event"] == name);
+    match (any("request"), any("refused"), any("dialled")) {
+        (true, ..) => {
+            Finding::compromised("the API server asked the fake kubelet, and believed it", evidence)
+        }
+        (false, true, _) => {
+            Finding::defeated("the API server looked at the certificate and hung up", evidence)
+        }
+        (false, false, true) => Finding::inconclusive("somebody dialled and asked nothing", evidence),
+        _ => Finding::inconclusive("nobody came by: the command took another way, or none", evidence),
+    }
 }
 
 /// What the attacker on the wire saw.

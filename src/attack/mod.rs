@@ -23,7 +23,7 @@ mod scene;
 
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::lab::paths::{Setting, Settings, name, rows};
 use crate::lab::state::LabDir;
@@ -56,7 +56,7 @@ pub enum AttackError {
 }
 
 /// How an attack ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Compromised,
@@ -166,9 +166,12 @@ pub fn attack(
     let mut scene = Scene::set(lab)?;
     let finding = run(&mut scene, wishes);
     scene.strike();
-    let finding = finding?;
+    Ok(report(settings, setting, finding?, began))
+}
+
+fn report(settings: &Settings, setting: Setting, finding: Finding, began: Instant) -> Report {
     let expected = expected(settings, setting);
-    Ok(Report {
+    Report {
         path: name(setting),
         mode: settings.mode(setting).to_string(),
         verdict: finding.verdict,
@@ -178,7 +181,32 @@ pub fn attack(
         evidence: finding.evidence,
         observed: finding.observed,
         took_ms: began.elapsed().as_secs_f64() * 1000.0,
-    })
+    }
+}
+
+/// An attacker that stands there while somebody else does something.
+pub struct Standing {
+    setting: Setting,
+    began: Instant,
+    attackers: Vec<Running>,
+}
+
+/// Takes the attacker's place for a command of the learner's own; only a fake kubelet can wait for one.
+pub fn stand(lab: &LabDir, setting: Setting, wishes: &Wishes) -> Result<Standing, AttackError> {
+    if setting != Setting::ToKubeletCa {
+        let what = format!("{} does not wait for a command; apiserver-to-kubelet.ca does", name(setting));
+        return Err(AttackError::Scene(what));
+    }
+    let began = Instant::now();
+    Ok(Standing { setting, began, attackers: apiserver_to_kubelet::stand(lab, wishes)? })
+}
+
+impl Standing {
+    /// Goes, and says what was seen.
+    pub fn leave(self, settings: &Settings) -> Report {
+        let finding = apiserver_to_kubelet::seen_standing(self.attackers);
+        report(settings, self.setting, finding, self.began)
+    }
 }
 
 /// Listens on wire until what this gives is dropped.

@@ -3,7 +3,8 @@
 use clap::Args;
 
 use super::{Answer, Outcome, Output, Trouble, up};
-use crate::attack::{Report, Verdict, Wishes, attack, attacked};
+use crate::attack::{Report, Verdict, Wishes, attack, attacked, stand};
+use crate::course;
 use crate::lab::paths::{Setting, Settings, meant, name};
 use crate::lab::state::LabDir;
 
@@ -20,6 +21,9 @@ pub struct Attack {
     say: Option<String>,
     #[command(flatten)]
     output: Output,
+    /// Stand there while this runs (apiserver-to-kubelet.ca: -- kubectl logs POD)
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
 }
 
 impl Attack {
@@ -40,7 +44,13 @@ impl Attack {
         // Two attacks at once would judge each other.
         let _lock = lab.lock()?;
         let settings = up::read_spec(lab)?.modes();
-        let reports = run_all(lab, &settings, &targets, &wishes, self.output)?;
+        let reports = match self.command.is_empty() {
+            true => run_all(lab, &settings, &targets, &wishes, self.output)?,
+            false => vec![self.during(lab, &settings, &targets, &wishes)?],
+        };
+        for report in &reports {
+            course::note(lab, &report.path, report.verdict, self.say.is_some());
+        }
         if self.output.json() {
             match &reports[..] {
                 [one] => super::print_json(one)?,
@@ -52,6 +62,34 @@ impl Attack {
             None => report.verdict != Verdict::Inconclusive,
         };
         Ok(if reports.iter().all(holds) { Answer::Done } else { Answer::NotSo })
+    }
+}
+
+impl Attack {
+    /// The learner's own command, with the attacker in its way.
+    fn during(
+        &self,
+        lab: &LabDir,
+        settings: &Settings,
+        targets: &[Setting],
+        wishes: &Wishes,
+    ) -> Result<Report, Trouble> {
+        let refused =
+            |error| Trouble { error: anyhow::Error::from(error), answer: Answer::Usage, remedy: None };
+        // Of a whole path, the attack that can wait.
+        let target = targets.iter().find(|one| **one == Setting::ToKubeletCa).unwrap_or(&targets[0]);
+        let standing = stand(lab, *target, wishes).map_err(refused)?;
+        let mut command = std::process::Command::new(&self.command[0]);
+        command.args(&self.command[1..]).env("KUBECONFIG", lab.kubeconfig());
+        let ended = command.status();
+        let report = standing.leave(settings);
+        if let Err(error) = ended {
+            return Err(anyhow::Error::from(error).context(format!("run {}", self.command[0])).into());
+        }
+        if !self.output.json() {
+            print(&report);
+        }
+        Ok(report)
     }
 }
 

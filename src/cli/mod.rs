@@ -11,6 +11,7 @@ mod exec;
 mod explain;
 mod kubeconfig;
 mod kubectl;
+mod lab;
 mod logs;
 mod node;
 mod paths;
@@ -120,6 +121,8 @@ enum LabCommand {
     Wire(wire::Wire),
     /// Explain a path, or an error text: what it means, who attacks from where, what to try next
     Explain(explain::Explain),
+    /// The course: exercises that begin with a working attack and end with a repair that holds
+    Lab(lab::Lab),
 }
 
 /// How a listing is printed.
@@ -285,6 +288,7 @@ fn dispatch(command: LabCommand, lab: &LabDir) -> Outcome {
         LabCommand::Verify(verify) => verify.run(lab),
         LabCommand::Wire(wire) => wire.run(lab),
         LabCommand::Explain(explain) => explain.run(lab),
+        LabCommand::Lab(course) => course.run(lab),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::fchown;
 use std::path::{Component, Path, PathBuf};
@@ -179,6 +179,21 @@ impl Tree {
         let mut bytes = Vec::new();
         File::from(fd).take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
         Ok(Some(bytes))
+    }
+
+    /// The last bytes of a file that may be long; nothing where there is none.
+    pub fn tail(&self, path: &Path) -> Result<Vec<u8>, FilesError> {
+        let opened = self.open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, ResolveFlag::RESOLVE_IN_ROOT);
+        let failed = |source| FilesError::Open { host: self.host.clone(), path: path.to_owned(), source };
+        let mut file = match opened {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(Vec::new()),
+            other => File::from(other.map_err(|errno| failed(errno.into()))?),
+        };
+        let length = file.metadata().map_err(failed)?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LONGEST))).map_err(failed)?;
+        let mut bytes = Vec::new();
+        file.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
+        Ok(bytes)
     }
 
     /// Removes a file; one that is not there is as good.

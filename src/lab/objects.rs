@@ -50,6 +50,12 @@ pub async fn remove(client: &Client, object: &Value) -> anyhow::Result<()> {
     outcome.await.with_context(|| format!("delete {} {name}", kind(object)))
 }
 
+/// Where the API has an object.
+pub fn url(client: &Client, object: &Value) -> anyhow::Result<String> {
+    let (api, name, _) = parts(client, object)?;
+    Ok(format!("{}/{name}", api.resource_url()))
+}
+
 /// What is there under an object's name.
 pub async fn live(client: &Client, object: &Value) -> anyhow::Result<Option<Value>> {
     let (api, name, _) = parts(client, object)?;

@@ -208,6 +208,12 @@ fn roles(old: &HostPlan, new: &HostPlan, files: &[FileChange]) -> Vec<RoleChange
     changes
 }
 
+/// Who of a host reads a file and runs on: `role@host`.
+pub fn readers(host: &HostPlan, path: &Path) -> Vec<String> {
+    let running = host.roles.iter().filter(|role| !role.one_shot && reads(host, role).contains(path));
+    running.map(|role| format!("{}@{}", role.name, role.host)).collect()
+}
+
 /// The planned files a role reads: those its command line names, and those that these name.
 fn reads(host: &HostPlan, role: &RolePlan) -> BTreeSet<PathBuf> {
     let (mut found, mut texts) = (BTreeSet::new(), Vec::new());

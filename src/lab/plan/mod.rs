@@ -29,7 +29,7 @@ pub use build::{BALANCER, CLUSTER_DOMAIN, CONTROL, KUBERNETES_SERVICE, KUBERNETE
 #[cfg(test)]
 pub use control::KUBEADM_CONFIG;
 pub use control::{MANIFESTS, from_manifest};
-pub use difference::{Difference, Direction, FileChange, ObjectChange, RoleChange, Turn};
+pub use difference::{Difference, Direction, FileChange, ObjectChange, RoleChange, Turn, readers};
 pub use node::{BOOTSTRAP, KUBELET_CONF};
 
 /// A whole lab.

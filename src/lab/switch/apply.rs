@@ -18,7 +18,7 @@ use crate::lab::protocol::{Control, Reply, Request};
 use crate::lab::state::LabDir;
 
 /// How long roles may take to serve again.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long one question to a kubelet may take.
 const ONE_TRY: Duration = Duration::from_secs(5);
 const MANAGER: &str = "minilab";
@@ -239,7 +239,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-fn asked(reply: Reply) -> Result<(), SwitchError> {
+pub(super) fn asked(reply: Reply) -> Result<(), SwitchError> {
     match reply {
         Reply::Failed { error } => Err(SwitchError::Lab(error)),
         _ => Ok(()),

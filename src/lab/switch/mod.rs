@@ -14,6 +14,7 @@ mod files;
 mod journal;
 mod lines;
 mod live;
+mod restore;
 mod show;
 
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ use super::state::{LabDir, StateError};
 use crate::client::ClientError;
 
 pub use live::look;
+pub use restore::restore;
 
 /// Why a switch did not happen.
 #[derive(Debug, thiserror::Error)]
