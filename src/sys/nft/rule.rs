@@ -63,6 +63,7 @@ const CT_NEW: u32 = 8;
 const CT_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 const FIB_TYPE: u32 = 3;
 const FIB_OF_SOURCE: u32 = 1;
+const FIB_OF_DESTINATION: u32 = 2;
 const ROUTE_LOCAL: u32 = 2;
 const DYNSET_UPDATE: u32 = 1;
 const FULLY_RANDOM: u32 = 1 << 4;
@@ -186,6 +187,16 @@ impl Rule {
             fib.number(1, REGISTER_1);
             fib.number(2, FIB_TYPE);
             fib.number(3, FIB_OF_SOURCE);
+        })
+        .compare(REGISTER_1, EQUAL, &ROUTE_LOCAL.to_ne_bytes())
+    }
+
+    /// `fib daddr type local`: it is sent to one of this machine's addresses.
+    pub fn destination_is_local(self) -> Self {
+        self.expression("fib", |fib| {
+            fib.number(1, REGISTER_1);
+            fib.number(2, FIB_TYPE);
+            fib.number(3, FIB_OF_DESTINATION);
         })
         .compare(REGISTER_1, EQUAL, &ROUTE_LOCAL.to_ne_bytes())
     }

@@ -19,6 +19,7 @@ use super::super::node::Registered;
 use super::PodError;
 use super::address::Addresses;
 use super::files::{Files, lost, mirrored};
+use super::host_ports::HostPorts;
 use super::probe::Counts;
 use super::services::Services;
 use super::static_pods::{is_static, mirror_of};
@@ -41,6 +42,7 @@ pub struct Core {
     pub me: Registered,
     pub runtime: Runtime,
     pub addresses: Addresses,
+    pub host_ports: HostPorts,
     pub services: Services,
     pub pods: Pods,
 }
@@ -159,7 +161,8 @@ pub async fn run(me: Registered, runtime: Runtime, pods: Pods) -> Result<(), Pod
     info!(sandboxes = found.len(), "Adopted what was running");
     let services = Services::watch(me.client.clone());
     let addresses = Addresses::load(Path::new(ADDRESSES))?;
-    let core = Arc::new(Core { me, runtime, addresses, services, pods });
+    let host_ports = HostPorts::load()?;
+    let core = Arc::new(Core { me, runtime, addresses, host_ports, services, pods });
     let api: Api<Pod> = Api::all(core.me.client.clone());
     let here = watcher::Config::default().fields(&format!("spec.nodeName={}", core.me.config.node_name));
     let mut events = std::pin::pin!(watcher(api, here).backoff(Backoff::new()));
@@ -304,6 +307,7 @@ fn listing_done(core: &Arc<Core>, listed: &BTreeSet<String>) {
     }
     let living: BTreeSet<String> = core.pods.with(|pods| pods.keys().cloned().collect());
     core.addresses.retain(|uid| living.contains(uid));
+    core.host_ports.retain(|uid| living.contains(uid));
     sweep(core, &living);
 }
 

@@ -2,6 +2,11 @@
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
+use super::PodError;
+
+/// Linux' limit (`HOST_NAME_MAX`).
+const MOST_OF_A_NAME: usize = 64;
+
 /// The pod's host name, as upstream chooses it.
 pub fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
@@ -12,6 +17,29 @@ pub fn hostname(pod: &Pod) -> String {
     name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
 
+/// The pod's name with its domain, when it has one: an overridden name has none.
+fn full_name(pod: &Pod, domain: &str) -> Option<String> {
+    let spec = pod.spec.as_ref().filter(|spec| spec.hostname_override.is_none())?;
+    let subdomain = spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty())?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    Some(format!("{}.{subdomain}.{namespace}.svc.{domain}", hostname(pod)))
+}
+
+/// What the kernel of a pod's own host calls itself: with `setHostnameAsFQDN` the whole name, which must fit
+/// (`GetNodenameForKernel`).
+pub fn kernel_name(pod: &Pod, domain: &str) -> Result<String, PodError> {
+    let whole = pod.spec.as_ref().is_some_and(|spec| spec.set_hostname_as_fqdn == Some(true));
+    match full_name(pod, domain).filter(|_| whole) {
+        None => Ok(hostname(pod)),
+        Some(name) if name.len() <= MOST_OF_A_NAME => Ok(name),
+        Some(name) => Err(PodError::Config(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long \
+             ({MOST_OF_A_NAME} characters is the max, {} characters requested)",
+            name.len()
+        ))),
+    }
+}
+
 /// /etc/hosts of a pod with an address of its own, or `node_hosts` with a remark for `hostNetwork`.
 pub fn hosts(pod: &Pod, address: Option<&str>, domain: &str, node_hosts: &str) -> String {
     let spec = pod.spec.as_ref();
@@ -19,11 +47,8 @@ pub fn hosts(pod: &Pod, address: Option<&str>, domain: &str, node_hosts: &str) -
         None => format!("# Kubernetes-managed hosts file (host network).\n{node_hosts}"),
         Some(address) => {
             let name = hostname(pod);
-            let subdomain =
-                spec.and_then(|spec| spec.subdomain.as_deref()).filter(|subdomain| !subdomain.is_empty());
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            let names = match subdomain {
-                Some(subdomain) => format!("{name}.{subdomain}.{namespace}.svc.{domain}\t{name}"),
+            let names = match full_name(pod, domain) {
+                Some(full) => format!("{full}\t{name}"),
                 None => name,
             };
             format!(

@@ -13,6 +13,7 @@ mod env;
 mod etc;
 mod files;
 mod hook;
+mod host_ports;
 mod launch;
 mod log_files;
 mod memory;

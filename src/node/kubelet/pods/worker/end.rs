@@ -25,6 +25,7 @@ impl Worker {
         if !std::mem::replace(&mut self.settled, true) {
             self.quiet();
             self.dir.remove();
+            self.core.host_ports.close(&self.uid);
             self.core.addresses.release(&self.uid);
         }
     }

@@ -67,9 +67,17 @@ impl Worker {
         let make_sandbox = async {
             let Some(attempt) = attempt else { return Ok(()) };
             let config = &self.core.me.config;
-            let spec = spec::sandbox(pod, attempt, address, &config.node_name, &config.pod_logs_dir);
+            let mut spec = spec::sandbox(pod, attempt, address, &config.node_name, &config.pod_logs_dir);
+            if address.is_some() {
+                let named = etc::kernel_name(pod, &config.cluster_domain);
+                spec.hostname =
+                    named.map_err(|error| (Some("FailedCreatePodSandBox"), sandbox_text(&error)))?;
+            }
             let made = self.core.runtime.run_sandbox(&spec).await.map(|_| ());
-            made.map_err(|error| (Some("FailedCreatePodSandBox"), sandbox_text(&error.into())))
+            made.map_err(|error| (Some("FailedCreatePodSandBox"), sandbox_text(&error.into())))?;
+            let Some(address) = address else { return Ok(()) };
+            let opened = self.core.host_ports.open(&self.uid, pod, address);
+            opened.map_err(|error| (Some("FailedCreatePodSandBox"), sandbox_text(&error)))
         };
         let set_up = async {
             if !volumes {
