@@ -33,7 +33,10 @@ pub fn go_text(error: &(dyn std::error::Error + 'static)) -> String {
         last = error;
         cause = error.source();
     }
-    last.to_string()
+    match last.to_string() {
+        text if text.contains("close_notify") => "unexpected EOF".into(),
+        text => text,
+    }
 }
 
 /// An operating system error, or the TLS error that tokio-rustls wraps in one.
@@ -48,7 +51,11 @@ pub fn io_text(error: &io::Error) -> String {
         io::ErrorKind::ConnectionReset => "read: connection reset by peer".into(),
         io::ErrorKind::BrokenPipe => "write: broken pipe".into(),
         io::ErrorKind::TimedOut => "i/o timeout".into(),
-        io::ErrorKind::UnexpectedEof => "EOF".into(),
+        // rustls has a sentence of its own for a peer that leaves without a word.
+        io::ErrorKind::UnexpectedEof => match error.to_string().contains("close_notify") {
+            true => "unexpected EOF".into(),
+            false => "EOF".into(),
+        },
         _ => error.to_string(),
     }
 }

@@ -1,21 +1,22 @@
 //! From a question's bytes to an answer's: one message, no I/O but what it asks to be forwarded.
 
-use simple_dns::rdata::{A, CNAME, NS, PTR, RData, SOA, SRV, TXT};
+use simple_dns::rdata::{A, CNAME, NS, OPT, PTR, RData, SOA, SRV, TXT};
 use simple_dns::{
     CLASS, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, RCODE, ResourceRecord, TYPE, header_buffer,
 };
 
 use super::corefile::{Block, is_below};
+use super::edns;
 use super::zone::{Data, Found, Index, Wanted};
 
 /// What a client without EDNS can take over UDP.
 const SMALLEST: usize = 512;
-/// What we send at most over UDP, whatever a client says it takes.
-const LARGEST: usize = 1232;
 /// A question may bring one OPT record and perhaps a signature, nothing more.
 const MOST_ADDITIONAL: u16 = 2;
 /// An alias within the cluster that leads to an alias, and so on, is followed this far.
 const MOST_ALIASES: usize = 8;
+/// Transfers of whole zones, which CoreDNS leaves to a plugin of its own (IXFR, AXFR).
+const TRANSFERS: [u16; 2] = [251, 252];
 
 /// How an answer travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,10 @@ pub fn answer(blocks: &[Block], index: &Index, bytes: &[u8], transport: Transpor
     }
     let Some(query) = read(bytes) else { return plain(id, RCODE::FormatError, "") };
     if query.opcode() != OPCODE::StandardQuery {
-        return plain(id, RCODE::NotImplemented, "");
+        return unknown_operation(&query);
+    }
+    if edns::version(bytes).is_some_and(|version| version != 0) {
+        return edns::bad_version(&start(&query), bytes);
     }
     let Some(question) = query.questions.first() else { return plain(id, RCODE::FormatError, "") };
     let name = question.qname.to_string();
@@ -58,8 +62,9 @@ pub fn answer(blocks: &[Block], index: &Index, bytes: &[u8], transport: Transpor
         })
         .max_by_key(|(length, _)| *length);
     let Some((_, block)) = block else { return plain(id, RCODE::Refused, &asked) };
-    // Only the Internet's class is served, as in CoreDNS.
-    if !matches!(question.qclass, QCLASS::CLASS(CLASS::IN)) {
+    // Only the Internet's class is served, as in CoreDNS, and no zone as a whole.
+    let whole = TRANSFERS.contains(&u16::from(question.qtype));
+    if whole || !matches!(question.qclass, QCLASS::CLASS(CLASS::IN)) {
         return with_log(plain(id, RCODE::Refused, &asked), block.log);
     }
     let wanted = wanted(question.qtype);
@@ -77,7 +82,7 @@ pub fn answer(blocks: &[Block], index: &Index, bytes: &[u8], transport: Transpor
     }
     let draft = Draft { query: &query, block, index, wanted, transport };
     let outside = draft.leads_outside(&found);
-    let reply = draft.write(&name, found, &asked);
+    let reply = edns::echo(draft.write(&name, found, &asked), bytes);
     match (reply, outside.zip(block.forward.clone())) {
         (Reply::Answer { bytes, asked, .. }, Some((question, to))) => {
             Reply::Chase { alias: bytes, question, to, asked, logged: block.log }
@@ -89,14 +94,19 @@ pub fn answer(blocks: &[Block], index: &Index, bytes: &[u8], transport: Transpor
 /// The alias, and after it the addresses somebody else gave for where it leads; the alias alone when they
 /// gave none, or more than there is room for.
 pub fn joined(alias: Vec<u8>, theirs: &[u8], transport: Transport) -> Vec<u8> {
-    let limit = if transport == Transport::Tcp { usize::from(u16::MAX) } else { SMALLEST };
+    let taken = Packet::parse(&alias).ok().and_then(|reply| reply.opt().map(|opt| opt.udp_packet_size));
+    let limit = match transport {
+        Transport::Tcp => usize::from(u16::MAX),
+        Transport::Udp => taken.map_or(SMALLEST, usize::from),
+    };
     let whole = || {
         let mut reply = Packet::parse(&alias).ok()?;
         let more = Packet::parse(theirs).ok()?;
         reply.answers.extend(more.answers);
-        reply.build_bytes_vec_compressed().ok().filter(|bytes| bytes.len() <= limit)
+        let bytes = reply.build_bytes_vec_compressed().ok().filter(|bytes| bytes.len() <= limit)?;
+        Some(edns::keep_flags(bytes, &alias))
     };
-    whole().unwrap_or(alias)
+    whole().unwrap_or_else(|| alias.clone())
 }
 
 /// Reads a question whose counts are what a question's are, so that reading allocates little.
@@ -145,11 +155,19 @@ fn plain_for(query: &Packet<'_>, rcode: RCODE) -> Reply {
     finished(&reply, "")
 }
 
-fn finished(reply: &Packet<'_>, asked: &str) -> Reply {
+pub fn finished(reply: &Packet<'_>, asked: &str) -> Reply {
     match reply.build_bytes_vec_compressed() {
         Ok(bytes) => Reply::Answer { bytes, rcode: reply.rcode(), asked: asked.to_owned(), logged: false },
         Err(_) => Reply::Nothing,
     }
+}
+
+/// An operation that is no question keeps its number in the refusal.
+fn unknown_operation(query: &Packet<'_>) -> Reply {
+    let mut reply = Packet::new_reply(query.id());
+    *reply.opcode_mut() = query.opcode();
+    *reply.rcode_mut() = RCODE::NotImplemented;
+    finished(&reply, "")
 }
 
 /// The question's own id, flags, question and EDNS, as every answer has them.
@@ -162,9 +180,9 @@ fn start<'a>(query: &Packet<'a>) -> Packet<'a> {
     }
     reply.questions.clone_from(&query.questions);
     if let Some(opt) = query.opt() {
-        let size = (opt.udp_packet_size as usize).clamp(SMALLEST, LARGEST) as u16;
-        *reply.opt_mut() =
-            Some(simple_dns::rdata::OPT { opt_codes: Vec::new(), udp_packet_size: size, version: 0 });
+        // The client's own size, as CoreDNS says it.
+        let udp_packet_size = opt.udp_packet_size.max(SMALLEST as u16);
+        *reply.opt_mut() = Some(OPT { opt_codes: Vec::new(), udp_packet_size, version: 0 });
     }
     reply
 }
@@ -184,7 +202,11 @@ impl Draft<'_> {
         reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
         let ttl = self.block.kubernetes.as_ref().map_or(5, |plugin| plugin.ttl);
         match found {
-            Found::Records(data) => self.fill(&mut reply, name, &data, ttl),
+            Found::Records(data) => match self.aliases(name, &data) {
+                Some(chain) => self.fill(&mut reply, name, &data, chain, ttl),
+                // Going round in a circle leads nowhere.
+                None => reply.name_servers.extend(self.authority(name, ttl)),
+            },
             Found::NoName => {
                 *reply.rcode_mut() = RCODE::NameError;
                 reply.name_servers.extend(self.authority(name, ttl));
@@ -219,16 +241,40 @@ impl Draft<'_> {
         soa && zones.into_iter().any(|zone| zone.eq_ignore_ascii_case(name))
     }
 
-    fn fill(&self, reply: &mut Packet<'_>, name: &str, data: &[Data], ttl: u32) {
+    /// What an alias within the cluster leads to, name by name; nothing when it leads back.
+    fn aliases(&self, name: &str, data: &[Data]) -> Option<Vec<(String, Vec<Data>)>> {
+        let (mut chain, mut seen) = (Vec::<(String, Vec<Data>)>::new(), vec![name.to_ascii_lowercase()]);
+        let mut alias = only_alias(data);
+        while let Some(target) = alias.take() {
+            let lower = target.to_ascii_lowercase();
+            if seen.contains(&lower) || chain.len() == MOST_ALIASES {
+                return None;
+            }
+            seen.push(lower.clone());
+            let plugin = self.block.kubernetes.as_ref().filter(|_| self.wanted == Wanted::A);
+            let Some(Found::Records(more)) =
+                plugin.map(|plugin| self.index.find(plugin, &lower, self.wanted))
+            else {
+                break;
+            };
+            alias = only_alias(&more);
+            chain.push((target, more));
+        }
+        Some(chain)
+    }
+
+    fn fill(
+        &self,
+        reply: &mut Packet<'_>,
+        name: &str,
+        data: &[Data],
+        chain: Vec<(String, Vec<Data>)>,
+        ttl: u32,
+    ) {
         let mut answers: Vec<_> = data.iter().filter_map(|data| record(name, data, ttl)).collect();
         // An alias within the cluster comes with what it leads to.
-        let mut alias = only_alias(data);
-        for _ in 0..MOST_ALIASES {
-            let (Some(target), true) = (alias.take(), self.wanted == Wanted::A) else { break };
-            let Some(plugin) = &self.block.kubernetes else { break };
-            let Found::Records(more) = self.index.find(plugin, &target, self.wanted) else { break };
-            answers.extend(more.iter().filter_map(|data| record(&target, data, ttl)));
-            alias = only_alias(&more);
+        for (target, more) in &chain {
+            answers.extend(more.iter().filter_map(|data| record(target, data, ttl)));
         }
         if self.block.loadbalance && answers.len() > 1 && only_alias(data).is_none() {
             let turn = usize::from(uuid::Uuid::new_v4().as_bytes()[0]) % answers.len();
@@ -238,6 +284,7 @@ impl Draft<'_> {
             .iter()
             .filter_map(|data| match data {
                 Data::Srv { target, address, .. } => Some((target.clone(), Data::A(*address))),
+                Data::Ns { name, address } => Some((name.clone(), Data::A((*address)?))),
                 _ => None,
             })
             .collect();
@@ -269,22 +316,28 @@ impl Draft<'_> {
         let limit = match (self.transport, self.query.opt()) {
             (Transport::Tcp, _) => usize::from(u16::MAX),
             (Transport::Udp, None) => SMALLEST,
-            (Transport::Udp, Some(opt)) => (opt.udp_packet_size as usize).clamp(SMALLEST, LARGEST),
+            (Transport::Udp, Some(opt)) => usize::from(opt.udp_packet_size).max(SMALLEST),
         };
-        loop {
-            let Reply::Answer { bytes, rcode, .. } = finished(&reply, asked) else { return Reply::Nothing };
-            if bytes.len() <= limit {
-                return Reply::Answer { bytes, rcode, asked: asked.to_owned(), logged: false };
-            }
-            if !reply.additional_records.is_empty() {
-                reply.additional_records.clear();
-            } else if reply.answers.is_empty() {
-                return Reply::Nothing;
-            } else {
-                reply.set_flags(PacketFlag::TRUNCATION);
-                reply.answers.truncate(reply.answers.len() / 2);
-            }
+        let fits = |reply: &Packet<'_>| match finished(reply, asked) {
+            Reply::Answer { bytes, .. } => bytes.len() <= limit,
+            _ => false,
+        };
+        if !fits(&reply) && !reply.additional_records.is_empty() {
+            reply.additional_records.clear();
         }
+        if !fits(&reply) {
+            reply.set_flags(PacketFlag::TRUNCATION);
+            let all = std::mem::take(&mut reply.answers);
+            // As many of them as there is room for.
+            let (mut least, mut most) = (0, all.len());
+            while least < most {
+                let middle = (least + most).div_ceil(2);
+                reply.answers = all[..middle].to_vec();
+                (least, most) = if fits(&reply) { (middle, most) } else { (least, middle - 1) };
+            }
+            reply.answers = all[..least].to_vec();
+        }
+        finished(&reply, asked)
     }
 }
 
@@ -308,7 +361,7 @@ fn record(name: &str, data: &Data, ttl: u32) -> Option<ResourceRecord<'static>> 
         }
         Data::Ptr(name) => RData::PTR(PTR(owned(name)?)),
         Data::Cname(name) => RData::CNAME(CNAME(owned(name)?)),
-        Data::Ns(name) => RData::NS(NS(owned(name)?)),
+        Data::Ns { name, .. } => RData::NS(NS(owned(name)?)),
         Data::Txt(text) => RData::TXT(TXT::new().with_string(text).ok()?.into_owned()),
     };
     Some(ResourceRecord::new(owned(name)?, CLASS::IN, ttl, data))

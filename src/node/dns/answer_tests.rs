@@ -125,3 +125,97 @@ fn no_cut_or_flipped_question_makes_it_panic() {
         }
     }
 }
+
+/// A question with an OPT record: version, DO, size.
+fn extended(name: &str, version: u8, wants_signatures: bool, size: u16) -> Vec<u8> {
+    let mut bytes = query(name, TYPE::A);
+    bytes[11] = 1;
+    bytes.extend([0, 0, 41]);
+    bytes.extend(size.to_be_bytes());
+    bytes.extend([0, version, if wants_signatures { 0x80 } else { 0 }, 0, 0, 0]);
+    bytes
+}
+
+fn answered(index: &Index, question: &[u8]) -> Vec<u8> {
+    match answer(&blocks(), index, question, Transport::Udp) {
+        Reply::Answer { bytes, .. } => bytes,
+        _ => panic!("no answer"),
+    }
+}
+
+#[test]
+fn another_version_of_edns_is_refused_and_its_flag_and_size_are_echoed() {
+    let name = "web.default.svc.cluster.local";
+    let bytes = answered(&index(), &extended(name, 1, false, 1400));
+    let reply = Packet::parse(&bytes).unwrap();
+    // The upper bits of BADVERS (16) stand in the OPT record, the lower four in the header.
+    assert_eq!((bytes[bytes.len() - 6], bytes[3] & 15, reply.answers.len()), (1, 0, 0));
+    for wants in [true, false] {
+        let bytes = answered(&index(), &extended(name, 0, wants, 1400));
+        let reply = Packet::parse(&bytes).unwrap();
+        assert_eq!((reply.answers.len(), reply.opt().unwrap().udp_packet_size), (1, 1400));
+        let flags = bytes.len() - 4;
+        assert_eq!(bytes[flags] & 0x80 != 0, wants, "the record is the last one");
+    }
+}
+
+/// Services named here lead to each other; one more has so many endpoints that they do not fit.
+fn crowd() -> Index {
+    let typed = |kind: &str, to: &str| -> k8s_openapi::api::core::v1::Service {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": kind, "namespace": "default"},
+            "spec": {"type": "ExternalName", "externalName": format!("{to}.default.svc.cluster.local")}}))
+        .unwrap()
+    };
+    let many = serde_json::json!({"metadata": {"name": "many", "namespace": "default"},
+        "spec": {"clusterIP": "None"}});
+    let services = [
+        typed("one", "two"),
+        typed("two", "one"),
+        typed("self", "self"),
+        serde_json::from_value(many).unwrap(),
+    ];
+    let endpoints: Vec<_> =
+        (1..=100).map(|at| serde_json::json!({"addresses": [format!("10.244.3.{at}")]})).collect();
+    let slice = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "many-1", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "many"}},
+        "addressType": "IPv4", "ports": [], "endpoints": endpoints}))
+    .unwrap();
+    let namespace = serde_json::from_value(serde_json::json!({"metadata": {"name": "default"}})).unwrap();
+    Index::new([&namespace].into_iter(), services.iter(), [&slice].into_iter(), [].iter())
+}
+
+#[test]
+fn aliases_that_lead_back_lead_nowhere() {
+    for name in ["one", "self"] {
+        let question = query(&format!("{name}.default.svc.cluster.local"), TYPE::A);
+        let bytes = answered(&crowd(), &question);
+        let reply = Packet::parse(&bytes).unwrap();
+        let found = (reply.rcode(), reply.answers.len(), reply.name_servers.len());
+        assert_eq!(found, (RCODE::NoError, 0, 1), "{name}");
+    }
+}
+
+#[test]
+fn an_answer_is_cut_where_the_client_takes_no_more() {
+    let name = "many.default.svc.cluster.local";
+    let plain = answered(&crowd(), &query(name, TYPE::A));
+    let reply = Packet::parse(&plain).unwrap();
+    assert!(reply.has_flags(PacketFlag::TRUNCATION));
+    assert!((497..=512).contains(&plain.len()), "{} bytes: one more of 16 would fit", plain.len());
+    let whole = answered(&crowd(), &extended(name, 0, false, 4096));
+    let reply = Packet::parse(&whole).unwrap();
+    assert!(reply.answers.len() == 100 && !reply.has_flags(PacketFlag::TRUNCATION));
+}
+
+#[test]
+fn zones_are_not_handed_over_and_operations_keep_their_number() {
+    let mut transfer = query("cluster.local", TYPE::A);
+    let kind = transfer.len() - 3;
+    transfer[kind] = 252;
+    assert_eq!(Packet::parse(&answered(&index(), &transfer)).unwrap().rcode(), RCODE::Refused);
+    let mut notify = query("cluster.local", TYPE::SOA);
+    notify[2] |= 4 << 3;
+    let bytes = answered(&index(), &notify);
+    assert_eq!((bytes[2] >> 3 & 15, bytes[3] & 15), (4, 4), "NOTIFY, NOTIMP");
+}

@@ -5,7 +5,9 @@
 //! wire format is simple-dns'. It talks to the API with its pod's service account, as every pod would.
 
 mod answer;
+mod connections;
 mod corefile;
+mod edns;
 mod server;
 mod zone;
 

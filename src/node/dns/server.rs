@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
 use super::answer::{Reply, Transport, answer, joined};
+use super::connections::{Connections, Seat};
 use super::corefile::Block;
 use super::zone::Index;
 use crate::net;
@@ -157,16 +158,19 @@ pub async fn udp(shared: Arc<Shared>, socket: UdpSocket) {
 
 /// Answers TCP questions for ever.
 pub async fn tcp(shared: Arc<Shared>, listener: TcpListener) {
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let connections = Connections::default();
     loop {
-        let Ok(turn) = room.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, from)) => {
-                let shared = shared.clone();
+                connections.make_room(MOST_CONNECTIONS);
+                let (shared, seat) = (shared.clone(), connections.seat());
                 tokio::spawn(async move {
-                    let _turn = turn;
-                    // An error ends the connection, which is all there is to do.
-                    let _ = conversation(&shared, stream, from).await;
+                    let evicted = seat.evicted();
+                    tokio::select! {
+                        // An error ends the connection, which is all there is to do.
+                        _ = conversation(&shared, stream, from, &seat) => {}
+                        () = evicted.cancelled() => {}
+                    }
                 });
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -174,7 +178,12 @@ pub async fn tcp(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn conversation(shared: &Shared, mut stream: TcpStream, from: SocketAddr) -> std::io::Result<()> {
+async fn conversation(
+    shared: &Shared,
+    mut stream: TcpStream,
+    from: SocketAddr,
+    seat: &Seat,
+) -> std::io::Result<()> {
     loop {
         let length = match tokio::time::timeout(IDLE, stream.read_u16()).await {
             Ok(length) => usize::from(length?),
@@ -185,6 +194,7 @@ async fn conversation(shared: &Shared, mut stream: TcpStream, from: SocketAddr) 
             Ok(read) => read?,
             Err(_) => return Ok(()),
         };
+        seat.used();
         let Some(answer) = shared.reply(&question, from, Transport::Tcp).await else { return Ok(()) };
         let Ok(length) = u16::try_from(answer.len()) else { return Ok(()) };
         let mut framed = length.to_be_bytes().to_vec();

@@ -18,11 +18,19 @@ const VERSION: &str = "1.1.0";
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Data {
     A(Ipv4Addr),
-    Srv { port: u16, target: String, address: Ipv4Addr },
+    Srv {
+        port: u16,
+        target: String,
+        address: Ipv4Addr,
+    },
     Ptr(String),
     Cname(String),
     Txt(&'static str),
-    Ns(String),
+    /// A server of the zone, with its address if it has one in the cluster.
+    Ns {
+        name: String,
+        address: Option<Ipv4Addr>,
+    },
 }
 
 /// What a question finds.
@@ -186,7 +194,7 @@ impl Index {
         let front = name.strip_suffix(zone).unwrap_or_default().trim_end_matches('.');
         let labels: Vec<&str> = if front.is_empty() { Vec::new() } else { front.split('.').collect() };
         match labels.as_slice() {
-            [] if wanted == Wanted::Ns => Found::Records(vec![Data::Ns(format!("ns.dns.{zone}"))]),
+            [] if wanted == Wanted::Ns => Found::Records(vec![self.own_server(zone)]),
             [] | ["svc" | "pod" | "dns"] => Found::NoData,
             ["dns-version"] if wanted == Wanted::Txt => Found::Records(vec![Data::Txt(VERSION)]),
             ["dns-version"] => Found::NoData,
@@ -210,6 +218,18 @@ impl Index {
                 }
             }
             _ => Found::NoName,
+        }
+    }
+
+    /// Who serves the zone: the Service in front of this server, as CoreDNS finds it (`nsAddrs`), or the
+    /// name CoreDNS makes up where nobody put one there.
+    fn own_server(&self, zone: &str) -> Data {
+        let key = ("kube-system".to_owned(), "kube-dns".to_owned());
+        match self.services.get(&key).map(|entry| &entry.kind) {
+            Some(Kind::Cluster(address)) => {
+                Data::Ns { name: format!("kube-dns.kube-system.svc.{zone}"), address: Some(*address) }
+            }
+            _ => Data::Ns { name: format!("ns.dns.{zone}"), address: None },
         }
     }
 
