@@ -11,6 +11,7 @@ pub mod go_time;
 pub mod merge_keys;
 pub mod names;
 pub mod patch;
+pub mod percent;
 pub mod quantity;
 pub mod selector;
 pub mod status;

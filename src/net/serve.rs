@@ -40,6 +40,10 @@ const ALERT_INTERNAL_ERROR: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x50]
 const PLAIN_HTTP: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
+/// More lines than any client sends, and still little memory.
+const MOST_HEADERS: usize = 4096;
+const MOST_HEADER_BYTES: u32 = 1 << 20;
+
 /// Who is at the other end of a connection; an extension of every request.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -68,11 +72,13 @@ impl Server {
     /// A server with this certificate. `listener` names it in [`Peer`].
     pub fn new(cert: ServingCert, protocols: Protocols, listener: &'static str) -> Result<Self, NetError> {
         let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1().timer(TokioTimer::new());
+        // Go bounds the bytes of a head, not the number of its lines (`http.DefaultMaxHeaderBytes`).
+        http.http1().timer(TokioTimer::new()).max_headers(MOST_HEADERS);
         http.http2()
             .timer(TokioTimer::new())
             // Upstream's default is 100 streams a connection; a kube-rs role's watches and writes fit.
             .max_concurrent_streams(250)
+            .max_header_list_size(MOST_HEADER_BYTES)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20);
         let tls = cert.server_config(protocols)?;

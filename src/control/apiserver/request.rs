@@ -3,6 +3,8 @@
 
 use http::Method;
 
+pub use crate::api::percent::unescape;
+
 /// One request, taken apart. Authorization, admission, audit and the handlers all read this value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RequestInfo {
@@ -74,30 +76,6 @@ fn form(text: &str) -> String {
         true => unescape(&text.replace('+', " ")),
         false => unescape(text),
     }
-}
-
-/// Undoes percent escapes; bytes that are no UTF-8 become U+FFFD, a broken escape stays as it is.
-pub fn unescape(text: &str) -> String {
-    if !text.contains('%') {
-        return text.to_owned();
-    }
-    let bytes = text.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digit = |index: usize| bytes.get(index).and_then(|byte| (*byte as char).to_digit(16));
-        match (bytes[at], digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                plain.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            (byte, _, _) => {
-                plain.push(byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(plain).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 impl RequestInfo {

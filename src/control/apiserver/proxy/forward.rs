@@ -9,8 +9,10 @@ use axum::response::Response;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::body::Body as _;
 
+use super::links::Rewrite;
 use super::location::{self, Target, service_unavailable};
-use super::path::{Path, Rewrite};
+use super::page;
+use super::path::Path;
 use super::streams::dialing;
 use super::{Client, Proxy, Streamed, backend, headers, upgrade};
 use crate::api::status::{Result, Status};
@@ -29,7 +31,9 @@ pub async fn answer(call: &Call, client: Client) -> Result<Response> {
         return Err(Status::method_not_allowed());
     }
     let target = location::find(&call.api.kubelets, asked).await?;
-    let path = Path::below(&call.info.path, &asked.rest, client.uri.query());
+    // `/api/v1/namespaces/NS/pods/NAME/proxy`, `/api/v1/nodes/NAME/proxy`.
+    let parts = if namespaced { 7 } else { 5 };
+    let path = Path::below(client.uri.path(), parts, client.uri.query());
     if upgrade::is_wanted(&client.headers) {
         let request = request(&client, &path, headers::onward(&client))?;
         let stream = dial(call, &target).await.map_err(|error| dialing(&error))?;
@@ -44,7 +48,7 @@ pub async fn answer(call: &Call, client: Client) -> Result<Response> {
 async fn forward(call: &Call, client: Client, target: &Target, path: &Path) -> Result<Response> {
     let mut onward = headers::onward(&client);
     headers::remove_hop_by_hop(&mut onward);
-    if let Ok(value) = HeaderValue::from_str(path.client()) {
+    if let Some(value) = path.forwarded() {
         onward.insert("x-forwarded-uri", value);
     }
     let host = onward.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
@@ -61,12 +65,18 @@ async fn forward(call: &Call, client: Client, target: &Target, path: &Path) -> R
     let (mut head, body) = answer.response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
     headers::remove_cors(&mut head.headers);
-    let elsewhere = head.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
-    if let Some(Ok(own)) = elsewhere.map(|elsewhere| HeaderValue::from_str(&rewrite.location(elsewhere))) {
+    headers::forbid_caching(&mut head.headers);
+    let elsewhere = head.headers.get(header::LOCATION).map(|value| rewrite.link(value.as_bytes()));
+    if let Some(Ok(own)) = elsewhere.map(|elsewhere| HeaderValue::from_bytes(&elsewhere)) {
         head.headers.insert(header::LOCATION, own);
     }
     head.version = http::Version::HTTP_11;
-    Ok(Response::from_parts(head, Body::new(Streamed::new(body, answer.connection))))
+    let streamed = Streamed::new(body, answer.connection);
+    let body = match page::is_page(&head.headers) && !streamed.is_end_stream() {
+        true => page::rewritten(&mut head.headers, streamed, &rewrite).await.map_err(unreachable)?,
+        false => Body::new(streamed),
+    };
+    Ok(Response::from_parts(head, body))
 }
 
 /// The way to a target. Errors are in Go's words.
@@ -96,6 +106,7 @@ impl Proxy {
 fn number(port: &str) -> std::result::Result<u16, String> {
     port.parse().map_err(|_| match port.parse::<u64>() {
         Ok(_) => format!("dial tcp: address {port}: invalid port"),
+        Err(_) if port.parse::<i64>().is_ok() => format!("dial tcp: address {port}: invalid port"),
         Err(_) => format!("dial tcp: lookup tcp/{port}: unknown port"),
     })
 }

@@ -6,15 +6,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::Client;
 
-/// Of one connection only (`httputil.ReverseProxy`).
-const HOP_BY_HOP: [HeaderName; 9] = [
+/// Of one connection only (`httputil.ReverseProxy`); trailers go on, and with them the names of them.
+const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
@@ -58,8 +57,23 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
+    let trailers = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
+    let trailers =
+        trailers.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case("trailers"));
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Every answer of an API server's says so first (`WithCacheControl`); a backend's own words follow.
+pub fn forbid_caching(headers: &mut HeaderMap) {
+    let theirs: Vec<HeaderValue> = headers.get_all(header::CACHE_CONTROL).iter().cloned().collect();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    for value in theirs {
+        headers.append(header::CACHE_CONTROL, value);
     }
 }
 
@@ -106,10 +120,14 @@ mod tests {
 
     #[test]
     fn a_connections_own_headers_stay_behind_also_those_it_names() {
-        let mut headers =
-            of(&[("connection", "close, x-mine"), ("x-mine", "1"), ("te", "trailers"), ("accept", "*/*")]);
+        let mut headers = of(&[
+            ("connection", "close, x-mine"),
+            ("x-mine", "1"),
+            ("te", "gzip, trailers"),
+            ("accept", "*/*"),
+        ]);
         remove_hop_by_hop(&mut headers);
-        assert_eq!(headers, of(&[("accept", "*/*")]));
+        assert_eq!(headers, of(&[("accept", "*/*"), ("te", "trailers")]));
     }
 
     #[test]

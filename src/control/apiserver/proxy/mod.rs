@@ -1,14 +1,18 @@
 //! Passing requests on to kubelets, pods, services and nodes (`k8s.io/apimachinery/pkg/util/proxy`).
 //!
 //! `pods/exec|attach|portforward` end at a kubelet and are always upgrades; `*/proxy` takes any method,
-//! plain or upgraded. Redirects are never followed. Left out: rewriting the links inside HTML pages.
+//! plain or upgraded. Redirects are never followed. Left out: answers before the answer (`103 Early Hints`),
+//! which the HTTP library takes and does not give.
 
 mod backend;
 mod commands;
 mod forward;
 mod headers;
+mod html;
+mod links;
 mod location;
 pub mod museum;
+mod page;
 mod path;
 mod splice;
 mod streams;
@@ -130,6 +134,7 @@ async fn may_create(authorizer: &Authorizer, call: &Call) -> Result<()> {
         Decision::Deny { reason } | Decision::NoOpinion { reason } => {
             Err(Status::forbidden("", "pods", &call.asked().name, &reason))
         }
+        Decision::Failed { error, .. } => Err(Status::internal(error)),
     }
 }
 

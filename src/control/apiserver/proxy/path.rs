@@ -1,13 +1,17 @@
-//! Paths on both sides of the proxy, and `Location` from one to the other.
+//! The path of a proxied request on both sides of the proxy.
+//!
+//! Paths are bytes, which need not be UTF-8: here each byte is a `char` of the same number, so that text
+//! functions can be used on them and nothing is lost.
 
-use http::Uri;
+use http::HeaderValue;
 
 use crate::api::go_path::clean;
+use crate::api::percent::unescape_bytes;
 
 /// The path of one proxied request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Path {
-    /// As the client sent it: `/api/v1/…/proxy/x/`.
+    /// As the client sent it, unescaped: `/api/v1/…/proxy/x/`.
     client: String,
     /// What the backend is asked for, cleaned, without the query: empty for the bare `…/proxy`.
     below: String,
@@ -15,17 +19,18 @@ pub struct Path {
 }
 
 impl Path {
-    /// `rest` is what comes after `…/proxy/`, decoded.
-    pub fn below(client: &str, rest: &str, query: Option<&str>) -> Self {
-        let slash = client.ends_with('/');
-        let mut below = match rest {
+    /// `sent` is the path as the client wrote it; its first `parts` parts lead to the backend.
+    pub fn below(sent: &str, parts: usize, query: Option<&str>) -> Self {
+        let client = of_bytes(&unescape_bytes(sent.as_bytes()));
+        let rest = client.trim_start_matches('/').splitn(parts + 1, '/').nth(parts).unwrap_or_default();
+        let mut below = match rest.trim_end_matches('/') {
             "" => String::new(),
             rest => clean(rest),
         };
-        if slash && !below.ends_with('/') {
+        if client.ends_with('/') && !below.ends_with('/') {
             below.push('/');
         }
-        Self { client: client.to_owned(), below, query: query.map(str::to_owned) }
+        Self { client, below, query: query.map(str::to_owned) }
     }
 
     /// Whether nothing is asked for, not even `/`.
@@ -33,12 +38,18 @@ impl Path {
         self.below.is_empty()
     }
 
-    pub fn client(&self) -> &str {
-        &self.client
+    /// `X-Forwarded-Uri`: the client's path as it would be with what the backend is asked for.
+    pub fn forwarded(&self) -> Option<HeaderValue> {
+        let path = if self.is_bare() { "/" } else { &self.below };
+        let mut joined = clean(&format!("{}{path}", self.prefix()));
+        if path.ends_with('/') {
+            joined.push('/');
+        }
+        HeaderValue::from_bytes(&to_bytes(&joined)).ok()
     }
 
     pub fn with_slash(&self) -> String {
-        format!("{}/{}", self.client, self.query())
+        format!("{}/{}", escaped(&self.client), self.query())
     }
 
     /// Path and query for the backend.
@@ -52,15 +63,15 @@ impl Path {
     }
 
     /// What stands before the backend's path in the client's.
-    fn prefix(&self) -> &str {
+    pub fn prefix(&self) -> &str {
         self.client.strip_suffix(self.below.as_str()).unwrap_or(&self.client)
     }
 }
 
 /// Go's `URL.EscapedPath`.
-fn escaped(path: &str) -> String {
+pub fn escaped(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
-    for byte in path.bytes() {
+    for byte in to_bytes(path) {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => out.push(char::from(byte)),
             b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@' => {
@@ -72,99 +83,40 @@ fn escaped(path: &str) -> String {
     out
 }
 
-/// Bytes that no URL has, as Go writes them.
-fn readable(target: &str) -> String {
-    let mut out = String::with_capacity(target.len());
-    for byte in target.bytes() {
-        match byte {
-            b'!'..=b'~' => out.push(char::from(byte)),
-            byte => out += &format!("%{byte:02X}"),
-        }
-    }
-    out
+/// Each byte as a `char`.
+pub fn of_bytes(bytes: &[u8]) -> String {
+    bytes.iter().copied().map(char::from).collect()
 }
 
-/// Turns a backend's `Location` into one the client can follow through the proxy.
-pub struct Rewrite<'a> {
-    pub path: &'a Path,
-    /// The backend's `host:port`.
-    pub backend: String,
-    /// The `Host` the client asked for.
-    pub host: &'a str,
-}
-
-impl Rewrite<'_> {
-    /// A path of the same host gets the proxy's prefix; another host and a relative path stay.
-    pub fn location(&self, target: &str) -> String {
-        // Two slashes name another host.
-        if target.starts_with("//") {
-            return target.to_owned();
-        }
-        let target = &readable(target);
-        let Ok(uri) = target.parse::<Uri>() else { return target.to_owned() };
-        let foreign =
-            uri.authority().is_some_and(|name| name.as_str() != self.backend && name.as_str() != self.host);
-        if foreign || !uri.path().starts_with('/') || (uri.authority().is_none() && !target.starts_with('/'))
-        {
-            return target.to_owned();
-        }
-        let prefix = self.path.prefix();
-        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let fragment = target.split_once('#').map(|(_, rest)| format!("#{rest}")).unwrap_or_default();
-        let own = uri.authority().filter(|name| name.as_str() == self.host);
-        let head = match (own, uri.scheme_str()) {
-            (Some(name), Some(scheme)) => format!("{scheme}://{name}"),
-            _ => String::new(),
-        };
-        let path = match uri.path().starts_with(prefix) {
-            true => uri.path().to_owned(),
-            false => format!("{}{}", prefix.trim_end_matches('/'), uri.path()),
-        };
-        format!("{head}{path}{query}{fragment}")
-    }
+/// Each `char` as a byte again; there are none that came from no byte.
+pub fn to_bytes(text: &str) -> Vec<u8> {
+    text.chars().map(|char| u8::try_from(char).unwrap_or(b'?')).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::apiserver::request::unescape;
 
     const BASE: &str = "/api/v1/namespaces/a/pods/web/proxy";
 
     #[test]
     fn what_is_below_goes_on_cleaned_escaped_and_with_its_slash() {
-        for (client, rest, query, want) in [
-            ("", "", None, "/"),
-            ("/", "", Some("a=b%20c"), "/?a=b%20c"),
-            ("/x/y", "x/y", None, "/x/y"),
-            ("/x/y/", "x/y", None, "/x/y/"),
-            ("/x/../../../etc", "x/../../../etc", None, "/etc"),
-            ("/a%20b/c%3Fd", "a b/c?d", None, "/a%20b/c%3Fd"),
+        for (client, query, want) in [
+            ("", None, "/"),
+            ("/", Some("a=b%20c"), "/?a=b%20c"),
+            ("/x/y", None, "/x/y"),
+            ("/x/y/", None, "/x/y/"),
+            ("/x/../../../etc", None, "/etc"),
+            ("/a%20b/c%3Fd", None, "/a%20b/c%3Fd"),
+            ("/%ff/%C3%A9", None, "/%FF/%C3%A9"),
         ] {
-            let path = Path::below(&unescape(&format!("{BASE}{client}")), rest, query);
+            let path = Path::below(&format!("{BASE}{client}"), 7, query);
             assert_eq!(path.backend(), want, "{client}");
         }
-        let bare = Path::below(BASE, "", Some("x=1"));
+        let bare = Path::below(BASE, 7, Some("x=1"));
         assert!(bare.is_bare());
         assert_eq!(bare.with_slash(), format!("{BASE}/?x=1"));
-    }
-
-    #[test]
-    fn a_location_on_the_same_host_leads_through_the_proxy() {
-        let path = Path::below(&format!("{BASE}/x/y"), "x/y", None);
-        let rewrite = Rewrite { path: &path, backend: "10.0.0.1:80".into(), host: "localhost:8001" };
-        for (target, want) in [
-            ("/login?next=x#top", format!("{BASE}/login?next=x#top")),
-            ("http://10.0.0.1:80/login/", format!("{BASE}/login/")),
-            ("http://localhost:8001/login", format!("http://localhost:8001{BASE}/login")),
-            ("http://elsewhere/login", "http://elsewhere/login".into()),
-            ("//other/login", "//other/login".into()),
-            ("/a b", format!("{BASE}/a%20b")),
-            ("login", "login".into()),
-            ("../login", "../login".into()),
-            (&format!("{BASE}/login"), format!("{BASE}/login")),
-        ] {
-            assert_eq!(rewrite.location(target), want, "{target}");
-        }
+        assert_eq!(bare.forwarded().unwrap(), format!("{BASE}/"));
+        assert_eq!(Path::below("/api/v1/nodes/n/proxy/logs/", 5, None).backend(), "/logs/");
     }
 }
