@@ -122,7 +122,9 @@ async fn handled(call: &mut Call, inward: Inward, trail: &mut Option<Trail>) -> 
         }
         call.user = acting.user;
     }
-    authorize(call).await?;
+    if let Some(answer) = authorize(call, &inward.uri).await? {
+        return Ok(answer);
+    }
     if proxy::takes(&call.info) {
         let Inward { uri, body, upgrade, peer } = inward;
         let (method, headers) = (call.method.clone(), call.headers.clone());
@@ -178,16 +180,24 @@ fn refused(status: &Status) -> Response {
     respond::header(respond::failure(status), header::CONNECTION, "close")
 }
 
-async fn authorize(call: &Call) -> Result<()> {
+/// Nothing when the caller may; the answer to send when whoever decides could not be asked.
+async fn authorize(call: &Call, uri: &Uri) -> Result<Option<Response>> {
     let decision = call.api.door(call.listener).authorizer.authorize(&call.user, &call.info).await;
     let (verdict, reason) = match &decision {
         Decision::Allow { reason } => ("allow", reason.to_string()),
         Decision::Deny { reason } | Decision::NoOpinion { reason } => ("forbid", reason.clone()),
+        Decision::Failed { error, .. } => {
+            call.notes.annotate("authorization.k8s.io/reason", "internal error");
+            // `responsewriters.InternalError`, which is no Status.
+            let asked = uri.path_and_query().map_or("/", |asked| asked.as_str());
+            let text = format!("Internal Server Error: {asked:?}: {error}\n");
+            return Ok(Some(respond::text(http::StatusCode::INTERNAL_SERVER_ERROR, text)));
+        }
     };
     call.notes.annotate("authorization.k8s.io/decision", verdict);
     call.notes.annotate("authorization.k8s.io/reason", &reason);
     match decision.is_allowed() {
-        true => Ok(()),
+        true => Ok(None),
         false => Err(authz::forbidden(&call.user, &call.info, &reason)),
     }
 }

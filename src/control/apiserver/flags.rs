@@ -21,8 +21,11 @@ use crate::net::RoadSigns;
 /// Real flags that are accepted and do nothing here, one warning each. A trailing `=` takes a value.
 const UNIMPLEMENTED: &[&str] = &[
     "allow-privileged",
-    "audit-webhook-config-file=",
-    "audit-webhook-mode=",
+    "audit-webhook-batch-throttle-enable",
+    "audit-webhook-truncate-enabled",
+    "audit-webhook-truncate-max-batch-size=",
+    "audit-webhook-truncate-max-event-size=",
+    "audit-webhook-version=",
     "cert-dir=",
     "contention-profiling",
     "default-watch-cache-size=",

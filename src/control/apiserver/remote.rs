@@ -53,6 +53,7 @@ pub struct Remote {
     server_name: Option<String>,
     bearer: Option<HeaderValue>,
     timeout: Duration,
+    first_delay: Duration,
 }
 
 impl Remote {
@@ -94,7 +95,21 @@ impl Remote {
             }
             _ => return Err(RemoteError::Address(url.to_owned())),
         };
-        Ok(Self { url: url.to_owned(), target, road, tls, server_name: None, bearer: None, timeout })
+        Ok(Self {
+            url: url.to_owned(),
+            target,
+            road,
+            tls,
+            server_name: None,
+            bearer: None,
+            timeout,
+            first_delay: FIRST_DELAY,
+        })
+    }
+
+    /// Waits so long before a second attempt.
+    pub fn with_first_delay(self, first_delay: Duration) -> Self {
+        Self { first_delay, ..self }
     }
 
     /// GETs this URL's JSON.
@@ -105,16 +120,25 @@ impl Remote {
 
     /// POSTs a review and reads the answered one; tries again what may pass.
     pub async fn post(&self, body: &Value) -> Result<Value, RemoteError> {
-        let body = Bytes::from(body.to_string());
-        let mut delay = FIRST_DELAY;
+        let answer = self.deliver(Bytes::from(body.to_string()), RemoteError::may_pass).await?;
+        serde_json::from_slice(&answer).map_err(RemoteError::Json)
+    }
+
+    /// POSTs bytes, as often as `again` says of an error; what is answered may be anything.
+    pub async fn deliver(
+        &self,
+        body: Bytes,
+        again: impl Fn(&RemoteError) -> bool,
+    ) -> Result<Bytes, RemoteError> {
+        let mut delay = self.first_delay;
         for _ in 1..ATTEMPTS {
             match self.within_time("Post", body.clone()).await {
-                Err(error) if error.may_pass() => tokio::time::sleep(delay).await,
-                other => return serde_json::from_slice(&other?).map_err(RemoteError::Json),
+                Err(error) if again(&error) => tokio::time::sleep(delay).await,
+                other => return other,
             }
             delay = delay.mul_f64(GROWTH);
         }
-        serde_json::from_slice(&self.within_time("Post", body).await?).map_err(RemoteError::Json)
+        self.within_time("Post", body).await
     }
 
     async fn within_time(&self, method: &'static str, body: Bytes) -> Result<Bytes, RemoteError> {

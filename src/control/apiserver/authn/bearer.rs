@@ -27,9 +27,11 @@ pub(super) fn from_subprotocol(headers: &HeaderMap) -> Result<Option<String>, St
         return Ok(None);
     }
     let offers = offers(headers);
-    let Some(encoded) = offers.iter().find_map(|offer| offer.strip_prefix(SUBPROTOCOL)) else {
-        return Ok(None);
-    };
+    let mut tokens = offers.iter().filter_map(|offer| offer.strip_prefix(SUBPROTOCOL));
+    let Some(encoded) = tokens.next() else { return Ok(None) };
+    if tokens.next().is_some() {
+        return Err("multiple base64.bearer.authorization tokens specified".into());
+    }
     let bytes =
         URL_SAFE_NO_PAD.decode(encoded).map_err(|_| "invalid base64.bearer.authorization token encoding")?;
     let token = String::from_utf8(bytes)
@@ -89,6 +91,8 @@ mod tests {
     fn a_token_alone_or_badly_encoded_is_an_error() {
         assert!(from_subprotocol(&websocket(&format!("{SUBPROTOCOL}YWJj"))).is_err());
         assert!(from_subprotocol(&websocket(&format!("a,{SUBPROTOCOL}***"))).is_err());
+        let twice = format!("a,{SUBPROTOCOL}YWJj,{SUBPROTOCOL}YWJj");
+        assert!(from_subprotocol(&websocket(&twice)).unwrap_err().starts_with("multiple"));
         assert_eq!(from_subprotocol(&HeaderMap::new()), Ok(None));
     }
 }

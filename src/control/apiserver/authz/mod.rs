@@ -35,6 +35,12 @@ pub enum Decision {
     NoOpinion {
         reason: String,
     },
+    /// Nobody allowed it, and somebody who might have could not be asked: upstream's error beside a
+    /// decision, answered with 500.
+    Failed {
+        error: String,
+        denied: bool,
+    },
 }
 
 impl Decision {
@@ -92,7 +98,7 @@ impl Authorizer {
         if user.in_group(MASTERS) {
             return Decision::allow();
         }
-        let mut reasons = Vec::new();
+        let (mut reasons, mut errors) = (Vec::new(), Vec::new());
         for mode in self.modes().iter() {
             let decision = match mode {
                 Mode::AlwaysAllow => Decision::allow(),
@@ -104,10 +110,15 @@ impl Authorizer {
             match decision {
                 Decision::NoOpinion { reason } if reason.is_empty() => {}
                 Decision::NoOpinion { reason } => reasons.push(reason),
+                Decision::Failed { error, denied: false } => errors.push(error),
                 decided => return decided,
             }
         }
-        Decision::NoOpinion { reason: reasons.join("\n") }
+        match errors.as_slice() {
+            [] => Decision::NoOpinion { reason: reasons.join("\n") },
+            [one] => Decision::Failed { error: one.clone(), denied: false },
+            several => Decision::Failed { error: format!("[{}]", several.join(", ")), denied: false },
+        }
     }
 
     /// What a user may do in a namespace, as far as it can be listed (`kubectl auth can-i --list`), and why

@@ -73,7 +73,7 @@ impl WebhookAuthorizer {
             Ok(decision) => decision,
             Err(error) => {
                 tracing::error!(error, "The authorization webhook's answer makes no sense");
-                return Decision::no_opinion("");
+                return Decision::Failed { error, denied: false };
             }
         };
         let life = if decision.is_allowed() { self.options.allowed_ttl } else { self.options.denied_ttl };
@@ -98,18 +98,14 @@ impl WebhookAuthorizer {
         }
         let error = fault?;
         tracing::error!(error, "A match condition of the authorization webhook could not be evaluated");
-        Some(match self.options.on_error {
-            OnError::NoOpinion => Decision::no_opinion(""),
-            OnError::Deny => Decision::Deny { reason: String::new() },
-        })
+        Some(Decision::Failed { error, denied: self.options.on_error == OnError::Deny })
     }
 
     fn failed(&self, error: &super::super::remote::RemoteError) -> Decision {
-        tracing::error!(%error, "Failed to make webhook authorizer request");
-        match self.options.on_error {
-            OnError::NoOpinion => Decision::no_opinion(""),
-            OnError::Deny => Decision::Deny { reason: String::new() },
-        }
+        // Its text has the cause already.
+        let error = error.to_string();
+        tracing::error!(error, "Failed to make webhook authorizer request");
+        Decision::Failed { error, denied: self.options.on_error == OnError::Deny }
     }
 
     fn remembered(&self, key: &str) -> Option<Value> {

@@ -77,6 +77,7 @@ pub async fn may_create(call: &Call) -> Result<()> {
         Decision::Deny { reason } | Decision::NoOpinion { reason } => {
             Err(authz::forbidden(&call.user, &info, &reason))
         }
+        Decision::Failed { error, .. } => Err(Status::internal(error)),
     }
 }
 

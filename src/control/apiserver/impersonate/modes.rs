@@ -202,6 +202,7 @@ impl Asking<'_> {
             Decision::Deny { reason } | Decision::NoOpinion { reason } => {
                 Err(authz::forbidden(own, info, &reason))
             }
+            Decision::Failed { error, .. } => Err(Status::internal(error)),
         }
     }
 

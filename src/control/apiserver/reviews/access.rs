@@ -61,6 +61,13 @@ pub(super) async fn status(
             reason
         }
         Decision::NoOpinion { reason } => reason,
+        Decision::Failed { error, denied } => {
+            if denied {
+                status["denied"] = json!(true);
+            }
+            status["evaluationError"] = json!(error);
+            String::new()
+        }
     };
     if !reason.is_empty() {
         status["reason"] = json!(reason);

@@ -6,20 +6,28 @@ use super::spec::{Pod, containers, distinct, list, plural, quoted, setters};
 use super::{Check, Fault};
 use crate::control::apiserver::lookup::text;
 
-/// By upstream's ids, in their order.
-pub(super) const CHECKS: &[(&str, Check)] = &[
-    ("appArmorProfile", app_armor),
-    ("capabilities_baseline", capabilities),
-    ("hostNamespaces", host_namespaces),
-    ("hostPathVolumes", host_paths),
-    ("hostPorts", host_ports),
-    ("hostProbesAndhostLifecycle", hosts_of_probes),
-    ("privileged", privileged),
-    ("procMount", proc_mount),
-    ("seLinuxOptions", se_linux),
-    ("seccompProfile_baseline", seccomp),
-    ("sysctls", sysctls),
-    ("windowsHostProcess", host_process),
+/// In upstream's order.
+pub(super) const CHECKS: &[Check] = &[
+    Check::new("appArmorProfile", &[(0, app_armor)]),
+    Check::new("capabilities_baseline", &[(0, capabilities)]),
+    Check::new("hostNamespaces", &[(0, host_namespaces)]),
+    Check::new("hostPathVolumes", &[(0, host_paths)]),
+    Check::new("hostPorts", &[(0, host_ports)]),
+    Check::new("hostProbesAndhostLifecycle", &[(34, hosts_of_probes)]),
+    Check::new("privileged", &[(0, privileged)]),
+    Check::new("procMount", &[(0, proc_mount), (35, proc_mount_of_host_users)]),
+    Check::new("seLinuxOptions", &[(0, se_linux_before_engines), (31, se_linux)]),
+    Check::new("seccompProfile_baseline", &[(0, seccomp_annotations), (19, seccomp)]),
+    Check::new(
+        "sysctls",
+        &[
+            (0, |pod| sysctls(pod, 0)),
+            (27, |pod| sysctls(pod, 27)),
+            (29, |pod| sysctls(pod, 29)),
+            (32, |pod| sysctls(pod, 32)),
+        ],
+    ),
+    Check::new("windowsHostProcess", &[(0, host_process)]),
 ];
 
 /// What a container runtime grants by default.
@@ -39,23 +47,27 @@ const DEFAULT_CAPABILITIES: &[&str] = &[
     "SYS_CHROOT",
 ];
 
-const SAFE_SYSCTLS: &[&str] = &[
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
+/// Each with the version since which it is safe.
+const SAFE_SYSCTLS: &[(u32, &str)] = &[
+    (0, "kernel.shm_rmid_forced"),
+    (0, "net.ipv4.ip_local_port_range"),
+    (27, "net.ipv4.ip_local_reserved_ports"),
+    (0, "net.ipv4.ip_unprivileged_port_start"),
+    (0, "net.ipv4.ping_group_range"),
+    (29, "net.ipv4.tcp_fin_timeout"),
+    (29, "net.ipv4.tcp_keepalive_intvl"),
+    (29, "net.ipv4.tcp_keepalive_probes"),
+    (29, "net.ipv4.tcp_keepalive_time"),
+    (32, "net.ipv4.tcp_rmem"),
+    (0, "net.ipv4.tcp_syncookies"),
+    (32, "net.ipv4.tcp_wmem"),
 ];
 
+/// The last one is safe since 1.31.
 const SE_LINUX_TYPES: &[&str] =
     &["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const SECCOMP_OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 fn app_armor(pod: &Pod<'_>) -> Option<Fault> {
@@ -172,7 +184,12 @@ fn privileged(pod: &Pod<'_>) -> Option<Fault> {
     (!bad.is_empty()).then(|| ("privileged".into(), detail()))
 }
 
-fn proc_mount(pod: &Pod<'_>) -> Option<Fault> {
+/// A pod with users of its own may see all of its /proc.
+fn proc_mount_of_host_users(pod: &Pod<'_>) -> Option<Fault> {
+    if pod.has_own_users() { None } else { proc_mount(pod) }
+}
+
+pub(super) fn proc_mount(pod: &Pod<'_>) -> Option<Fault> {
     let wrong = |value: &Value| value.as_str().is_some_and(|text| !matches!(text, "" | "Default"));
     let bad = pod.those(|one| wrong(one.security("procMount")));
     let all = pod.containers();
@@ -184,8 +201,16 @@ fn proc_mount(pod: &Pod<'_>) -> Option<Fault> {
 }
 
 fn se_linux(pod: &Pod<'_>) -> Option<Fault> {
+    se_linux_of(pod, SE_LINUX_TYPES)
+}
+
+fn se_linux_before_engines(pod: &Pod<'_>) -> Option<Fault> {
+    se_linux_of(pod, &SE_LINUX_TYPES[..SE_LINUX_TYPES.len() - 1])
+}
+
+fn se_linux_of(pod: &Pod<'_>, types: &[&str]) -> Option<Fault> {
     let field = |options: &Value, name: &str| options[name].as_str().unwrap_or_default().to_owned();
-    let wrong_type = |options: &Value| !SE_LINUX_TYPES.contains(&field(options, "type").as_str());
+    let wrong_type = |options: &Value| !types.contains(&field(options, "type").as_str());
     let named = |options: &Value, name: &str| !field(options, name).is_empty();
     let wrong = |options: &Value| wrong_type(options) || named(options, "user") || named(options, "role");
     let own = pod.security("seLinuxOptions");
@@ -196,10 +221,10 @@ fn se_linux(pod: &Pod<'_>) -> Option<Fault> {
     let all: Vec<&Value> = std::iter::once(own)
         .chain(pod.containers().iter().map(|one| one.security("seLinuxOptions")))
         .collect();
-    let types = distinct(all.iter().filter(|one| wrong_type(one)).map(|one| field(one, "type")));
+    let wrong_types = distinct(all.iter().filter(|one| wrong_type(one)).map(|one| field(one, "type")));
     let mut said = Vec::new();
-    if !types.is_empty() {
-        said.push(format!("{} {}", plural("type", "types", types.len()), quoted(&types)));
+    if !wrong_types.is_empty() {
+        said.push(format!("{} {}", plural("type", "types", wrong_types.len()), quoted(&wrong_types)));
     }
     for name in ["user", "role"] {
         if all.iter().any(|one| named(one, name)) {
@@ -229,13 +254,30 @@ pub(super) fn bad_seccomp(pod: &Pod<'_>) -> Option<String> {
     Some(format!("{who} must not set securityContext.seccompProfile.type to {}", quoted(&values)))
 }
 
+/// Before 1.19 profiles were annotations.
+fn seccomp_annotations(pod: &Pod<'_>) -> Option<Fault> {
+    let fine = |value: &str| {
+        matches!(value, "" | "runtime/default" | "docker/default") || value.starts_with("localhost/")
+    };
+    let named = |name: String| {
+        let value = pod.annotations[&name].as_str().unwrap_or_default();
+        (!fine(value)).then(|| format!("{name}={value:?}"))
+    };
+    let of_containers = pod.containers().into_iter().map(|one| format!("{SECCOMP_OF_CONTAINER}{}", one.name));
+    let bad: Vec<String> =
+        std::iter::once(SECCOMP_OF_POD.to_owned()).chain(of_containers).filter_map(named).collect();
+    let word = plural("annotation", "annotations", bad.len());
+    (!bad.is_empty()).then(|| ("seccompProfile".into(), format!("forbidden {word} {}", bad.join(", "))))
+}
+
 fn seccomp(pod: &Pod<'_>) -> Option<Fault> {
     bad_seccomp(pod).map(|detail| ("seccompProfile".into(), detail))
 }
 
-fn sysctls(pod: &Pod<'_>) -> Option<Fault> {
+fn sysctls(pod: &Pod<'_>, version: u32) -> Option<Fault> {
+    let safe = |name: &str| SAFE_SYSCTLS.iter().any(|(since, known)| *known == name && *since <= version);
     let names = list(pod.security("sysctls")).iter().map(|one| text(one, "/name"));
-    let bad: Vec<&str> = names.filter(|name| !SAFE_SYSCTLS.contains(name)).collect();
+    let bad: Vec<&str> = names.filter(|name| !safe(name)).collect();
     (!bad.is_empty()).then(|| ("forbidden sysctls".into(), bad.join(", ")))
 }
 

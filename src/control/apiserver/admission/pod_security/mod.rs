@@ -1,8 +1,8 @@
 //! PodSecurity: the pod security standards, by labels on the namespace (`k8s.io/pod-security-admission`).
 //!
 //! `enforce` refuses pods, `warn` tells who made them, `audit` tells the audit log; for what makes pods
-//! (Deployments and the like) only the latter two speak. Left out on purpose: the standards of older
-//! versions; `enforce-version` is checked and printed, and the newest standards are applied.
+//! (Deployments and the like) only the latter two speak. A policy pinned to an older version is judged by
+//! the checks of that version.
 
 mod baseline;
 mod restricted;
@@ -37,7 +37,34 @@ struct Policy {
 
 /// One standard's complaint: its reason and what exactly.
 type Fault = (String, String);
-type Check = fn(&Pod<'_>) -> Option<Fault>;
+type Test = fn(&Pod<'_>) -> Option<Fault>;
+
+/// The newest version there are checks for.
+const NEWEST: u32 = 36;
+
+/// One check, as it was from version to version.
+struct Check {
+    /// Upstream's.
+    id: &'static str,
+    /// Each from this minor version on; before the first there is no such check.
+    versions: &'static [(u32, Test)],
+    /// The baseline checks that this one does more strictly.
+    replaces: &'static [&'static str],
+}
+
+impl Check {
+    const fn new(id: &'static str, versions: &'static [(u32, Test)]) -> Self {
+        Self { id, versions, replaces: &[] }
+    }
+
+    const fn instead_of(self, replaces: &'static [&'static str]) -> Self {
+        Self { replaces, ..self }
+    }
+
+    fn at(&self, version: u32) -> Option<Test> {
+        self.versions.iter().rev().find(|(from, _)| *from <= version).map(|(_, test)| *test)
+    }
+}
 
 /// What holds where a namespace says nothing, and for whom nothing holds (`PodSecurityConfiguration`).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -65,15 +92,14 @@ impl Level {
         }
     }
 
-    fn checks(self) -> Vec<Check> {
-        match self {
-            Self::Privileged => Vec::new(),
-            Self::Baseline => baseline::CHECKS.iter().map(|(_, check)| *check).collect(),
-            Self::Restricted => {
-                let kept = baseline::CHECKS.iter().filter(|(id, _)| !restricted::REPLACED.contains(id));
-                kept.map(|(_, check)| *check).chain(restricted::CHECKS.iter().copied()).collect()
-            }
-        }
+    /// What this standard asked at a version, in upstream's order.
+    fn checks(self, version: u32) -> Vec<Test> {
+        let strict: &[Check] = if self == Self::Restricted { restricted::CHECKS } else { &[] };
+        let basic: &[Check] = if self == Self::Privileged { &[] } else { baseline::CHECKS };
+        let replaced =
+            |id: &str| strict.iter().any(|check| check.replaces.contains(&id) && check.at(version).is_some());
+        let kept = basic.iter().filter(|check| !replaced(check.id));
+        kept.chain(strict).filter_map(|check| check.at(version)).collect()
     }
 }
 
@@ -92,7 +118,7 @@ impl Policy {
     /// Everything in the pod that this policy forbids, on one line; nothing when it allows the pod.
     fn violations(&self, pod: &Value) -> Option<String> {
         let pod = Pod::of(pod);
-        let faults = self.level.checks().into_iter().filter_map(|check| check(&pod));
+        let faults = self.level.checks(minor(&self.version)).into_iter().filter_map(|test| test(&pod));
         let texts: Vec<String> = faults
             .map(|(reason, detail)| if detail.is_empty() { reason } else { format!("{reason} ({detail})") })
             .collect();
@@ -277,7 +303,15 @@ fn faults(namespace: &Value) -> Vec<Cause> {
 
 fn is_version(text: &str) -> bool {
     let minor = text.strip_prefix("v1.").unwrap_or_default();
-    text == "latest" || (!minor.is_empty() && minor.bytes().all(|byte| byte.is_ascii_digit()))
+    let digits = !minor.is_empty() && minor.bytes().all(|byte| byte.is_ascii_digit());
+    text == "latest" || (digits && (minor == "0" || !minor.starts_with('0')))
+}
+
+/// The minor version a policy is judged by: of what is newer than we are, and of what cannot be read, the
+/// newest.
+fn minor(version: &str) -> u32 {
+    let pinned = version.strip_prefix("v1.").filter(|_| is_version(version));
+    pinned.and_then(|minor| minor.parse().ok()).map_or(NEWEST, |minor: u32| minor.min(NEWEST))
 }
 
 #[cfg(test)]

@@ -2,14 +2,32 @@
 
 use serde_json::Value;
 
-use super::baseline::{adders, bad_seccomp};
+use super::baseline::{adders, bad_seccomp, proc_mount};
 use super::spec::{Pod, containers, distinct, list, plural, quoted, setters};
-use super::{Check, Fault};
+use super::{Check, Fault, Test};
 use crate::control::apiserver::lookup::text;
 
-pub(super) const CHECKS: &[Check] = &[escalation, capabilities, volumes, non_root, user, seccomp];
-/// The baseline checks that these do more strictly.
-pub(super) const REPLACED: &[&str] = &["capabilities_baseline", "hostPathVolumes", "seccompProfile_baseline"];
+/// In upstream's order. Until 1.25 they were asked of pods for Windows too.
+pub(super) const CHECKS: &[Check] = &[
+    Check::new("allowPrivilegeEscalation", &[(8, escalation), (25, |pod| on_linux(pod, escalation))]),
+    Check::new("capabilities_restricted", &[(22, capabilities), (25, |pod| on_linux(pod, capabilities))])
+        .instead_of(&["capabilities_baseline"]),
+    Check::new("procMount_restricted", &[(35, proc_mount)]).instead_of(&["procMount"]),
+    Check::new("restrictedVolumes", &[(0, volumes)]).instead_of(&["hostPathVolumes"]),
+    Check::new("runAsNonRoot", &[(0, non_root), (35, |pod| with_host_users(pod, non_root))]),
+    Check::new("runAsUser", &[(23, user), (35, |pod| with_host_users(pod, user))]),
+    Check::new("seccompProfile_restricted", &[(19, seccomp), (25, |pod| on_linux(pod, seccomp))])
+        .instead_of(&["seccompProfile_baseline"]),
+];
+
+fn on_linux(pod: &Pod<'_>, test: Test) -> Option<Fault> {
+    if pod.is_windows() { None } else { test(pod) }
+}
+
+/// Root of a pod with users of its own is nobody on the node (KEP-127).
+fn with_host_users(pod: &Pod<'_>, test: Test) -> Option<Fault> {
+    if pod.has_own_users() { None } else { test(pod) }
+}
 
 const VOLUMES: &[&str] = &[
     "configMap",
@@ -26,13 +44,10 @@ const VOLUMES: &[&str] = &[
 fn escalation(pod: &Pod<'_>) -> Option<Fault> {
     let bad = pod.those(|one| *one.security("allowPrivilegeEscalation") != false);
     let detail = || format!("{} must set securityContext.allowPrivilegeEscalation=false", containers(&bad));
-    (!bad.is_empty() && !pod.is_windows()).then(|| ("allowPrivilegeEscalation != false".into(), detail()))
+    (!bad.is_empty()).then(|| ("allowPrivilegeEscalation != false".into(), detail()))
 }
 
 fn capabilities(pod: &Pod<'_>) -> Option<Fault> {
-    if pod.is_windows() {
-        return None;
-    }
     let drops_all = |capabilities: &Value| list(&capabilities["drop"]).iter().any(|name| name == "ALL");
     let keeping = pod.those(|one| !drops_all(one.security("capabilities")));
     let mut details = Vec::new();
@@ -97,9 +112,6 @@ fn user(pod: &Pod<'_>) -> Option<Fault> {
 }
 
 fn seccomp(pod: &Pod<'_>) -> Option<Fault> {
-    if pod.is_windows() {
-        return None;
-    }
     let fault = |detail| Some(("seccompProfile".to_owned(), detail));
     if let Some(detail) = bad_seccomp(pod) {
         return fault(detail);

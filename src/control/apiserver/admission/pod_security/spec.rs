@@ -41,6 +41,11 @@ impl<'a> Pod<'a> {
         list(&self.spec["volumes"])
     }
 
+    /// Whether the pod's users are not the node's (`hostUsers: false`).
+    pub(super) fn has_own_users(&self) -> bool {
+        self.spec["hostUsers"] == false
+    }
+
     /// Some rules make no sense on Windows.
     pub(super) fn is_windows(&self) -> bool {
         self.spec["os"]["name"] == "windows"

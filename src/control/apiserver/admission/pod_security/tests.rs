@@ -77,3 +77,41 @@ fn root_is_named_and_labels_must_make_sense() {
     assert_eq!(fields.len(), 2, "{fields:?}");
     assert!(fields[0].contains("must be one of privileged, baseline, restricted"));
 }
+
+#[test]
+fn a_pinned_version_is_judged_by_its_own_checks() {
+    let at = |level, version: &str, spec: &Value| {
+        let policy = Policy { level, version: version.into() };
+        policy.violations(&json!({"metadata": {}, "spec": spec})).unwrap_or_default()
+    };
+    let probe = json!({"containers": [{"name": "c", "livenessProbe": {"tcpSocket": {"host": "192.0.2.1"}}}]});
+    assert_eq!(at(Level::Baseline, "v1.33", &probe), "");
+    assert!(at(Level::Baseline, "v1.34", &probe).contains("probe or lifecycle host"));
+    let sysctl = json!({"securityContext": {"sysctls": [{"name": "net.ipv4.tcp_rmem"}]}, "containers": []});
+    assert_eq!(at(Level::Baseline, "v1.31", &sysctl), "forbidden sysctls (net.ipv4.tcp_rmem)");
+    assert_eq!(at(Level::Baseline, "v1.99", &sysctl), "");
+    let plain = json!({"containers": [{"name": "c"}]});
+    assert_eq!(
+        at(Level::Restricted, "v1.7", &plain),
+        "runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true)"
+    );
+    assert!(!is_version("v1.01") && is_version("v1.0") && is_version("v1.10"));
+}
+
+#[test]
+fn root_of_a_pod_with_its_own_users_is_nobody() {
+    let at = |level, version: &str, own: bool| {
+        let spec = json!({"hostUsers": !own, "securityContext": {"runAsUser": 0},
+            "containers": [{"name": "c", "securityContext": {"procMount": "Unmasked"}}]});
+        let policy = Policy { level, version: version.into() };
+        policy.violations(&json!({"metadata": {}, "spec": spec})).unwrap_or_default()
+    };
+    assert_eq!(at(Level::Baseline, "latest", true), "");
+    for (version, own) in [("latest", false), ("v1.34", true)] {
+        assert!(at(Level::Baseline, version, own).contains("procMount"), "{version}");
+        assert!(at(Level::Restricted, version, own).contains("runAsUser=0"), "{version}");
+    }
+    let strict = at(Level::Restricted, "latest", true);
+    assert!(!strict.contains("runAsUser") && !strict.contains("runAsNonRoot"), "{strict}");
+    assert!(strict.contains("procMount"), "{strict}");
+}
