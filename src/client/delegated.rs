@@ -21,6 +21,7 @@ use kube::{Api, Client};
 use rustls_pki_types::CertificateDer;
 use tracing::warn;
 
+use super::front_proxy::FrontProxy;
 use crate::pki::ClientRoots;
 
 /// How long answers are believed.
@@ -85,6 +86,8 @@ pub enum Anonymous {
 pub struct Authentication {
     /// `--client-ca-file`.
     roots: RwLock<Option<Arc<ClientRoots>>>,
+    /// `--requestheader-client-ca-file`.
+    proxy: RwLock<Option<Arc<FrontProxy>>>,
     /// Asks TokenReview, if bearer tokens are accepted at all.
     reviews: Option<Client>,
     anonymous: Anonymous,
@@ -96,7 +99,7 @@ pub struct Authentication {
 impl Authentication {
     pub fn new(roots: Option<ClientRoots>, reviews: Option<Client>, anonymous: Anonymous) -> Self {
         let (roots, tokens) = (RwLock::new(roots.map(Arc::new)), Cache::default());
-        Self { roots, reviews, anonymous, ttl: Ttls::default().token, tokens }
+        Self { roots, proxy: RwLock::default(), reviews, anonymous, ttl: Ttls::default().token, tokens }
     }
 
     /// Believes TokenReview's answers for this long.
@@ -110,13 +113,26 @@ impl Authentication {
         *self.roots.write().expect("nothing panics while holding the lock") = Some(Arc::new(roots));
     }
 
+    /// Lets a front proxy name users from now on.
+    pub fn replace_proxy(&self, proxy: FrontProxy) {
+        *self.proxy.write().expect("nothing panics while holding the lock") = Some(Arc::new(proxy));
+    }
+
     /// The caller, or nothing: then the answer is 401 `Unauthorized`.
     ///
-    /// Client certificate and token are tried in this order and one of them is enough. A wrong credential is
+    /// Front proxy, client certificate and token are tried in this order and one of them is enough. A wrong credential is
     /// never downgraded to anonymous; one that nobody here looks at is none.
     pub async fn authenticate(&self, headers: &HeaderMap, peer: &[CertificateDer<'_>]) -> Option<Caller> {
         let roots = self.roots.read().expect("nothing panics while holding the lock").clone();
+        let proxy = self.proxy.read().expect("nothing panics while holding the lock").clone();
         let mut refused = false;
+        if let (Some(proxy), false) = (proxy, peer.is_empty()) {
+            match proxy.caller(headers, peer) {
+                Ok(Some(caller)) => return Some(authenticated(caller)),
+                Ok(None) => {}
+                Err(_) => refused = true,
+            }
+        }
         if let (Some(roots), false) = (roots, peer.is_empty()) {
             match roots.verify(peer) {
                 Ok(subject) => return Some(known(&subject.cn, &subject.orgs)),
@@ -268,6 +284,15 @@ fn question(caller: &Caller, asked: &Asked) -> SubjectAccessReviewSpec {
         }
     }
     spec
+}
+
+/// Whoever was recognized is in this group as well.
+fn authenticated(mut caller: Caller) -> Caller {
+    let known = ["system:authenticated", "system:unauthenticated"];
+    if !caller.groups.iter().any(|group| known.contains(&group.as_str())) {
+        caller.groups.push(known[0].into());
+    }
+    caller
 }
 
 /// A verified certificate's caller.

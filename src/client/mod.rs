@@ -8,12 +8,14 @@ mod backoff;
 mod connect;
 pub mod delegated;
 pub mod events;
+mod front_proxy;
 mod gather;
 pub mod informer;
 mod kubeconfig;
 
 pub use backoff::Backoff;
 pub use connect::{from_kubeconfig, from_parts, in_cluster};
+pub use front_proxy::{FrontProxy, RemoteHeaders};
 pub use gather::Collection;
 pub use kubeconfig::{Access, Cluster, Kubeconfig, User};
 

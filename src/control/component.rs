@@ -19,11 +19,13 @@ use hyper::body::Incoming;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::apiserver::serving::Files;
+use super::trust::{TrustError, TrustOptions};
 use crate::api::status::Status;
 use crate::client::delegated::{Anonymous, Answer, Asked, Authentication, Authorization};
 use crate::client::{self, ClientError};
 use crate::net::{self, Identity, NetError, Peer, Protocols, Server, ServingCert};
-use crate::pki::{self, ClientRoots, PkiError};
+use crate::pki::{self, PkiError};
 
 /// Why the port does not open.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,8 @@ pub enum ComponentError {
     ReadFile { path: PathBuf, source: std::io::Error },
     #[error("prepare the port's certificate")]
     Certificate(#[from] PkiError),
+    #[error("use {path}")]
+    Trust { path: PathBuf, source: TrustError },
     #[error(transparent)]
     Net(#[from] NetError),
     #[error(transparent)]
@@ -50,9 +54,8 @@ pub struct PortOptions {
     /// Paths on the HTTPS port that need no authorization.
     #[arg(long, value_delimiter = ',', default_value = "/healthz,/readyz,/livez")]
     pub authorization_always_allow_paths: Vec<String>,
-    /// Client certificates signed by this authority are accepted on the HTTPS port.
-    #[arg(long, value_name = "PATH")]
-    pub client_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub trust: TrustOptions,
     #[arg(long, default_value = "0.0.0.0")]
     pub bind_address: IpAddr,
     #[arg(long, value_name = "PATH")]
@@ -66,6 +69,11 @@ pub struct Port {
     address: SocketAddr,
     server: Server,
     door: Arc<Door>,
+    trust: TrustOptions,
+    /// Who says whom else to believe.
+    cluster: Option<kube::Client>,
+    /// The serving certificate and its files, if it comes from files.
+    serving: (ServingCert, Option<Files>),
 }
 
 /// Says whether the role does its work: `/readyz`.
@@ -73,7 +81,7 @@ pub type Working = Arc<AtomicBool>;
 
 struct Door {
     always: Vec<String>,
-    authentication: Authentication,
+    authentication: Arc<Authentication>,
     authorization: Option<Authorization>,
     working: Working,
 }
@@ -91,18 +99,22 @@ impl PortOptions {
                 Identity { cert_pem: made.cert_pem.into_bytes(), key_pem: made.key_pem.into_bytes() }
             }
         };
-        let roots = match &self.client_ca_file {
-            Some(path) => Some(ClientRoots::from_pem(&read(path)?)?),
-            None => None,
-        };
+        let files = self.tls_cert_file.clone().zip(self.tls_private_key_file.clone());
+        let cert = ServingCert::new(&identity)?;
         let reviews = self.authentication_kubeconfig.as_ref().map(client::from_kubeconfig).transpose()?;
         let asks = self.authorization_kubeconfig.as_ref().map(client::from_kubeconfig).transpose()?;
+        let authentication = Arc::new(Authentication::new(None, reviews.clone(), Anonymous::Allowed));
+        let used = |(path, source)| ComponentError::Trust { path, source };
+        self.trust.apply(&authentication).map_err(used)?;
         Ok(Port {
             address: SocketAddr::new(self.bind_address, port),
-            server: Server::new(ServingCert::new(&identity)?, Protocols::H2AndH1, "secure")?,
+            server: Server::new(cert.clone(), Protocols::H2AndH1, "secure")?,
+            trust: self.trust.clone(),
+            cluster: reviews,
+            serving: (cert, files.map(|(cert, key)| Files { cert, key })),
             door: Arc::new(Door {
                 always: self.authorization_always_allow_paths.clone(),
-                authentication: Authentication::new(roots, reviews, Anonymous::Allowed),
+                authentication,
                 authorization: asks.map(Authorization::new),
                 working,
             }),
@@ -115,6 +127,11 @@ impl Port {
     pub async fn serve(self, stop: CancellationToken) -> Result<(), ComponentError> {
         let listener = net::bind(self.address).await?;
         let door = self.door;
+        let mut beside = tokio::task::JoinSet::new();
+        beside.spawn(self.trust.follow(door.authentication.clone(), self.cluster));
+        if let (cert, Some(files)) = self.serving {
+            beside.spawn(files.follow(cert));
+        }
         let service = tower::service_fn(move |request: Request<Incoming>| {
             let door = door.clone();
             async move { Ok::<_, Infallible>(door.answer(request).await) }

@@ -7,3 +7,4 @@ pub mod controllers;
 mod leader;
 pub mod scheduler;
 pub mod store;
+mod trust;

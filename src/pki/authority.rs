@@ -9,7 +9,7 @@ use rcgen::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{Facts, PkiError, unix_now};
+use super::{Facts, PkiError, pem, resubject, unix_now};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// kubeadm's authorities live ten years.
@@ -141,7 +141,7 @@ impl Authority {
         validity: Duration,
         usages: &[&str],
     ) -> Result<String, PkiError> {
-        one_organization(&super::Request::from_pem(csr_pem)?.orgs)?;
+        let asked = super::Request::from_pem(csr_pem)?;
         let mut csr = rcgen::CertificateSigningRequestParams::from_pem(csr_pem)
             .map_err(|error| PkiError::Request(error.to_string()))?;
         let params = &mut csr.params;
@@ -158,7 +158,12 @@ impl Authority {
         let backdate = if validity < SHORTEST { validity / 10 } else { BACKDATE }.as_secs();
         let end = if validity < SHORT_LIFETIME { now } else { now - backdate } + validity.as_secs();
         set_validity(params, now - backdate, end.min(self.not_after));
-        Ok(csr.signed_by(&self.issuer).map_err(PkiError::Generate)?.pem())
+        let cert = csr.signed_by(&self.issuer).map_err(PkiError::Generate)?;
+        if asked.orgs.len() < 2 {
+            return Ok(cert.pem());
+        }
+        let whole = resubject::with_subject(cert.der(), &asked.subject, self.issuer.key())?;
+        Ok(pem::encode("CERTIFICATE", &whole))
     }
 }
 
@@ -299,6 +304,29 @@ mod tests {
     fn a_second_organization_is_refused_rather_than_lost() {
         let ca = Authority::new("kubernetes").unwrap();
         assert!(ca.issue(&LeafSpec::client("someone", &["a", "b"])).is_err());
+    }
+
+    /// `openssl req -new -subj /O=dev/O=ops/CN=jane`.
+    const OF_TWO_GROUPS: &str = "\
+-----BEGIN CERTIFICATE REQUEST-----
+MIHmMIGNAgEAMCsxDDAKBgNVBAoMA2RldjEMMAoGA1UECgwDb3BzMQ0wCwYDVQQD
+DARqYW5lMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEwudoNHBUti85qtLIifeB
+sgTttaIKhWJlgjMpH/alCDeGZ39ctx9s+uy168lfCNYzYxmm2WDDFudSzIbgcB0r
+H6AAMAoGCCqGSM49BAMCA0gAMEUCIAU1MA1XwkZnqUWGPAnjFCvy+oXCRfG/xSM4
+2Q4W/908AiEAln4wgXYaiCHF3vvgWv5IPiyspuN805poAqDRInksGxo=
+-----END CERTIFICATE REQUEST-----
+";
+
+    #[test]
+    fn whoever_belongs_to_two_groups_still_does_in_the_signed_certificate() {
+        let ca = Authority::new("kubernetes").unwrap();
+        let cert = ca.sign_request(OF_TWO_GROUPS, DAY, CLIENT).unwrap();
+        let roots = crate::pki::ClientRoots::from_pem(ca.cert_pem().as_bytes()).unwrap();
+        let subject = roots.verify(&crate::pki::certificates(cert.as_bytes()).unwrap()).unwrap();
+        assert_eq!((subject.cn.as_str(), subject.orgs.join(",")), ("jane", "dev,ops".to_owned()));
+        let other = Authority::new("kubernetes").unwrap();
+        let roots = crate::pki::ClientRoots::from_pem(other.cert_pem().as_bytes()).unwrap();
+        assert!(roots.verify(&crate::pki::certificates(cert.as_bytes()).unwrap()).is_err());
     }
 
     #[test]

@@ -44,6 +44,8 @@ fn build(key: &KeyPair, cn: &str, orgs: &[&str], dns: &[&str], ips: &[IpAddr]) -
 pub struct Request {
     pub cn: String,
     pub orgs: Vec<String>,
+    /// Both, as the request has them (a `Name` in DER).
+    pub subject: Vec<u8>,
     pub dns: Vec<String>,
     pub ips: Vec<IpAddr>,
     pub emails: Vec<String>,
@@ -72,7 +74,8 @@ impl Request {
             }
             (error, _) => unreadable(&error),
         })?;
-        let mut request = Self { cn, orgs, rsa, ..Self::default() };
+        let mut request =
+            Self { cn, orgs, subject: info.subject.as_raw().to_owned(), rsa, ..Self::default() };
         for extension in csr.requested_extensions().into_iter().flatten() {
             if let ParsedExtension::SubjectAlternativeName(san) = extension {
                 san.general_names.iter().for_each(|name| request.add(name));

@@ -9,6 +9,7 @@ mod csr;
 mod inspect;
 mod jwk;
 mod pem;
+mod resubject;
 mod ssh;
 mod token;
 mod verify;
@@ -20,7 +21,7 @@ pub use jwk::{JwkSet, JwsError};
 pub use pem::{certificates, private_key};
 pub use ssh::SshKey;
 pub use token::{SigningKey, VerifyingKey, claims_unverified};
-pub use verify::ClientRoots;
+pub use verify::{ClientRoots, Subject};
 
 /// What can go wrong with names, keys and certificates.
 #[derive(Debug, thiserror::Error)]

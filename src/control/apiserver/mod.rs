@@ -34,6 +34,7 @@ pub mod request;
 pub mod respond;
 pub mod reviews;
 mod server;
+pub mod serving;
 mod shape;
 mod subresources;
 mod system;

@@ -22,6 +22,7 @@ use super::kubelet::KubeletClient;
 use super::lists::Lists;
 use super::masters::{Advertised, Masters};
 use super::proxy::Proxy;
+use super::serving::Files;
 use super::system::{self, FrontDoor};
 use crate::control::store::Store;
 use crate::net::{self, Identity, Protocols, Roads, Server, ServingCert};
@@ -139,6 +140,7 @@ pub struct Prepared {
     flags: Flags,
     roads: Roads,
     listeners: Vec<(&'static str, TcpListener, Server)>,
+    cert: ServingCert,
 }
 
 impl Prepared {
@@ -146,6 +148,7 @@ impl Prepared {
     /// while its predecessor still holds the store.
     pub async fn build(mut flags: Flags, roads: Roads) -> Result<Self, ServeError> {
         (flags.authn.roads, flags.authz.roads) = (roads.clone(), roads.clone());
+        flags.audit.roads = roads.clone();
         let identity =
             Identity { cert_pem: read(&flags.tls_cert_file)?, key_pem: read(&flags.tls_private_key_file)? };
         let cert = ServingCert::new(&identity)?;
@@ -161,7 +164,7 @@ impl Prepared {
             let address = SocketAddr::new(flags.bind_address, flags.secure_port);
             listeners.push(("secure", net::bind(address).await?, server("secure")?));
         }
-        Ok(Self { flags, roads, listeners })
+        Ok(Self { flags, roads, listeners, cert })
     }
 
     /// Opens the store and serves until `stop` is cancelled.
@@ -183,10 +186,13 @@ impl Prepared {
         if let Some(nodes) = self.roads.nodes {
             tokio::spawn(super::tunneler::tell(api.clone(), nodes));
         }
+        let files =
+            Files { cert: self.flags.tls_cert_file.clone(), key: self.flags.tls_private_key_file.clone() };
         let background = [
             tokio::spawn(system::keep(api.clone(), masters)),
             tokio::spawn(system::expire_events(api.clone(), system::EVENT_TTL)),
             tokio::spawn(compact(api.store.clone())),
+            tokio::spawn(files.follow(self.cert)),
         ];
         let mut serving = tokio::task::JoinSet::new();
         for (name, listener, server) in self.listeners {
@@ -220,6 +226,9 @@ async fn close(api: &Api) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let left = api.inflight();
+    if let Some(audit) = &api.audit {
+        audit.flush().await;
+    }
     api.closed.store(true, Ordering::Release);
     api.store.close().await;
     // It ends by itself, in time.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+use super::bundle::Bundle;
 use super::front_proxy::{FrontProxy, HeaderNames};
 use super::jwt::{Mapping, Provider, Rules};
 use super::reload::Reload;
@@ -156,7 +157,7 @@ impl AuthnFlags {
         let accounts = self.accounts()?;
         let roots = match &self.client_ca_file {
             None => None,
-            Some(path) => Some(Arc::new(roots(path)?)),
+            Some(path) => Some(Bundle::follow("client-ca-bundle", path)?),
         };
         let Said { providers, anonymous, reload } = self.configured(always_allows)?;
         let tokens = Tokens {
@@ -229,7 +230,7 @@ impl AuthnFlags {
             return Err(AuthnError::OverlappingAuthorities);
         }
         Ok(Some(FrontProxy {
-            roots: roots(path)?,
+            roots: Bundle::follow("request-header", path)?,
             allowed,
             headers: HeaderNames {
                 user: flags.requestheader_username_headers.clone(),
@@ -331,7 +332,7 @@ impl OidcFlags {
     }
 }
 
-fn roots(path: &Path) -> Result<ClientRoots, AuthnError> {
+pub(super) fn roots(path: &Path) -> Result<ClientRoots, AuthnError> {
     let used = |source| AuthnError::Use { path: path.display().to_string(), source };
     ClientRoots::from_pem(&read(path)?).map_err(used)
 }

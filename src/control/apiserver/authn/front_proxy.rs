@@ -4,17 +4,18 @@
 //! Without that certificate the headers mean nothing, and they are taken off every request.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 use rustls_pki_types::CertificateDer;
 
 use super::super::request::unescape;
 use super::super::user::UserInfo;
-use crate::pki::ClientRoots;
+use super::bundle::Bundle;
 
 /// Which headers name a user, and whose word counts.
 pub(super) struct FrontProxy {
-    pub(super) roots: ClientRoots,
+    pub(super) roots: Arc<Bundle>,
     /// Common names that may speak for others; empty allows any certificate of the authority.
     pub(super) allowed: Vec<String>,
     pub(super) headers: HeaderNames,

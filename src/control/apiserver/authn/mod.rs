@@ -7,6 +7,7 @@
 mod accounts;
 mod bearer;
 mod bootstrap;
+mod bundle;
 mod config;
 mod flags;
 mod front_proxy;
@@ -30,7 +31,7 @@ pub use webhook::chain;
 
 use super::user::UserInfo;
 use crate::api::status::{Result, Status};
-use crate::pki::ClientRoots;
+use bundle::Bundle;
 use front_proxy::FrontProxy;
 use tokens::Tokens;
 
@@ -62,7 +63,7 @@ pub enum Anonymous {
 /// Finds out who sends a request.
 pub struct Authenticator {
     front_proxy: Option<Arc<FrontProxy>>,
-    roots: Option<Arc<ClientRoots>>,
+    roots: Option<Arc<Bundle>>,
     tokens: Arc<Tokens>,
     anonymous: Anonymous,
 }

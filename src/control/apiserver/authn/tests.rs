@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::control::apiserver::registry;
 use crate::control::store::{Change, Draft, Store};
-use crate::pki::{Authority, LeafSpec, SigningKey, VerifyingKey};
+use crate::pki::{Authority, ClientRoots, LeafSpec, SigningKey, VerifyingKey};
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -71,7 +71,7 @@ async fn world() -> World {
     }
     let front = Authority::new("front-proxy-ca").unwrap();
     let proxy = FrontProxy {
-        roots: ClientRoots::from_pem(front.cert_pem().as_bytes()).unwrap(),
+        roots: Arc::new(Bundle::new(ClientRoots::from_pem(front.cert_pem().as_bytes()).unwrap())),
         allowed: vec!["front-proxy-client".into()],
         headers: front_proxy::HeaderNames {
             user: vec!["X-Remote-User".into()],
@@ -91,7 +91,7 @@ async fn world() -> World {
     };
     let authenticator = Authenticator {
         front_proxy: Some(Arc::new(proxy)),
-        roots: Some(Arc::new(ClientRoots::from_pem(ca.cert_pem().as_bytes()).unwrap())),
+        roots: Some(Arc::new(Bundle::new(ClientRoots::from_pem(ca.cert_pem().as_bytes()).unwrap()))),
         tokens: Arc::new(tokens),
         anonymous: Anonymous::Allowed,
     };
