@@ -2,9 +2,10 @@
 //!
 //! Every loop is level-triggered and derives all it knows from the API, so the role may be killed at
 //! any moment. Loops share one watch a kind ([`world::World`]); each writes with an identity of its
-//! own, and only while this process leads. Left out on purpose: volumes, jobs, autoscaling, and cloud loops but the one for routes.
+//! own, and only while this process leads. Left out on purpose: cloud loops but the one for routes.
 
 mod accounts;
+mod batch;
 pub(super) mod csr;
 mod discovered;
 mod endpoints;
@@ -85,6 +86,9 @@ const CONTROLLERS: &[(&str, &str, bool, Start)] = &[
     ("replicaset-controller", "replicaset", true, workloads::replicaset::start),
     ("deployment-controller", "deployment", true, workloads::deployment::start),
     ("daemonset-controller", "daemonset", true, workloads::daemonset::start),
+    ("job-controller", "job", true, batch::job::start),
+    ("cronjob-controller", "cronjob", true, batch::cron::start),
+    ("ttl-after-finished-controller", "ttl-after-finished", true, batch::ttl::start),
     ("endpoints-controller", "endpoint", true, endpoints::legacy::start),
     ("endpointslice-controller", "endpointslice", true, endpoints::slices::start),
     ("endpointslice-mirroring-controller", "endpointslicemirroring", true, endpoints::mirror::start),
@@ -95,8 +99,6 @@ const CONTROLLERS: &[(&str, &str, bool, Start)] = &[
 const ELSEWHERE: &[&str] = &[
     "cloud-node-lifecycle-controller",
     "cloud-node-lifecycle",
-    "cronjob-controller",
-    "cronjob",
     "device-taint-eviction-controller",
     "disruption-controller",
     "disruption",
@@ -104,8 +106,6 @@ const ELSEWHERE: &[&str] = &[
     "ephemeral-volume",
     "horizontal-pod-autoscaler-controller",
     "horizontalpodautoscaling",
-    "job-controller",
-    "job",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
     "legacy-serviceaccount-token-cleaner-controller",
     "legacy-service-account-token-cleaner",
@@ -135,8 +135,6 @@ const ELSEWHERE: &[&str] = &[
     "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",
     "storage-version-gc",
-    "ttl-after-finished-controller",
-    "ttl-after-finished",
     "ttl-controller",
     "ttl",
     "validatingadmissionpolicy-status-controller",

@@ -1,5 +1,7 @@
 //! What the control loops share: one informer a kind, and the identities they write with.
 
+mod late;
+
 use std::fmt::Debug;
 use std::rc::Rc;
 
@@ -47,6 +49,7 @@ pub struct World {
     pub replica_sets: Informer<ReplicaSet>,
     pub deployments: Informer<Deployment>,
     pub daemon_sets: Informer<DaemonSet>,
+    pub late: late::Late,
 }
 
 /// One controller's hands: a client with its own identity and a voice.
@@ -89,6 +92,7 @@ impl World {
             replica_sets: Informer::default(),
             deployments: Informer::default(),
             daemon_sets: Informer::default(),
+            late: late::Late::default(),
         })
     }
 
@@ -123,6 +127,7 @@ impl World {
         follow(&self.token_secrets, Api::all(client.clone()), tokens);
         follow(&self.cluster_roles, Api::all(client), watcher::Config::default());
         self.synced().await;
+        self.late.watch(&self.identities.own());
     }
 
     /// Returns when every watch has shown a whole list.
