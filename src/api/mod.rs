@@ -16,3 +16,4 @@ pub mod quantity;
 pub mod selector;
 pub mod status;
 pub mod taints;
+pub mod usage;

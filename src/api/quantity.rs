@@ -66,6 +66,21 @@ impl Quantity {
         self.ceil(NANO / 1000)
     }
 
+    /// So many units.
+    pub fn whole(units: i64) -> Self {
+        Self { nanos: i128::from(units) * NANO, notation: Notation::Decimal }
+    }
+
+    /// The sum, in this one's notation; nothing of any use to a cluster overflows.
+    pub fn plus(self, other: Self) -> Self {
+        let notation = if self.nanos == 0 { other.notation } else { self.notation };
+        Self { nanos: self.nanos.saturating_add(other.nanos), notation }
+    }
+
+    pub fn minus(self, other: Self) -> Self {
+        self.plus(Self { nanos: other.nanos.saturating_neg(), notation: other.notation })
+    }
+
     pub fn is_negative(&self) -> bool {
         self.nanos < 0
     }

@@ -18,6 +18,7 @@ mod hosts;
 mod inside;
 mod join;
 mod kills;
+mod kinds;
 mod kit;
 mod kubectl;
 mod kubelet;

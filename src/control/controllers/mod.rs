@@ -8,6 +8,7 @@ mod accounts;
 mod batch;
 pub(super) mod csr;
 mod discovered;
+mod disruption;
 mod endpoints;
 mod garbage;
 mod identity;
@@ -16,6 +17,8 @@ mod nodes;
 mod options;
 mod podgc;
 mod queue;
+mod quota;
+mod storage;
 mod workloads;
 mod world;
 
@@ -86,6 +89,11 @@ const CONTROLLERS: &[(&str, &str, bool, Start)] = &[
     ("replicaset-controller", "replicaset", true, workloads::replicaset::start),
     ("deployment-controller", "deployment", true, workloads::deployment::start),
     ("daemonset-controller", "daemonset", true, workloads::daemonset::start),
+    ("statefulset-controller", "statefulset", true, workloads::stateful::start),
+    ("replicationcontroller-controller", "replicationcontroller", true, workloads::controller::start),
+    ("disruption-controller", "disruption", true, disruption::start),
+    ("persistentvolume-binder-controller", "persistentvolume-binder", true, storage::binder::start),
+    ("resourcequota-controller", "resourcequota", true, quota::start),
     ("job-controller", "job", true, batch::job::start),
     ("cronjob-controller", "cronjob", true, batch::cron::start),
     ("ttl-after-finished-controller", "ttl-after-finished", true, batch::ttl::start),
@@ -100,8 +108,6 @@ const ELSEWHERE: &[&str] = &[
     "cloud-node-lifecycle-controller",
     "cloud-node-lifecycle",
     "device-taint-eviction-controller",
-    "disruption-controller",
-    "disruption",
     "ephemeral-volume-controller",
     "ephemeral-volume",
     "horizontal-pod-autoscaler-controller",
@@ -111,8 +117,6 @@ const ELSEWHERE: &[&str] = &[
     "legacy-service-account-token-cleaner",
     "persistentvolume-attach-detach-controller",
     "attachdetach",
-    "persistentvolume-binder-controller",
-    "persistentvolume-binder",
     "persistentvolume-expander-controller",
     "persistentvolume-expander",
     "persistentvolume-protection-controller",
@@ -120,18 +124,12 @@ const ELSEWHERE: &[&str] = &[
     "persistentvolumeclaim-protection-controller",
     "pvc-protection",
     "podcertificaterequest-cleaner-controller",
-    "replicationcontroller-controller",
-    "replicationcontroller",
     "resourceclaim-controller",
     "resource-claim-controller",
-    "resourcequota-controller",
-    "resourcequota",
     "selinux-warning-controller",
     "service-cidr-controller",
     "service-lb-controller",
     "service",
-    "statefulset-controller",
-    "statefulset",
     "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",
     "storage-version-gc",

@@ -1,18 +1,23 @@
-//! Pods that ask for storage: one whose claim is not there, or is not bound, waits (the VolumeBinding
-//! plugin's PreFilter). Nothing here binds claims: a lab has no storage to give.
+//! Pods that ask for storage (the VolumeBinding plugin): one whose claim is not there, or is not bound, waits;
+//! one whose claims wait for it chooses its node, and the claims are told; where a volume is, the pod goes.
 //!
-//! Claims are watched from the first pod on that has one; most labs never see any.
+//! Claims, volumes and classes are watched from the first pod on that has one; most labs never see any.
 
 use std::cell::Cell;
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
 
+use super::filter::{Refusal, term_matches};
 use crate::client::informer::{Informer, key};
+use std::rc::Rc;
 
 /// What is known of claims.
 #[derive(Default)]
 pub struct Claims {
     pub known: Informer<PersistentVolumeClaim>,
+    pub volumes: Informer<PersistentVolume>,
+    pub classes: Informer<StorageClass>,
     /// Whether the watch was asked for, and whether it has said all there is.
     pub asked: Cell<bool>,
     pub synced: Cell<bool>,
@@ -59,10 +64,52 @@ impl Claims {
                 return Some(format!("persistentvolumeclaim {name:?} is being deleted"));
             }
             let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
-            unbound |= volume.is_none_or(str::is_empty);
+            unbound |= volume.is_none_or(str::is_empty) && !self.waits_for_pod(&claim);
         }
         unbound.then(|| "pod has unbound immediate PersistentVolumeClaims".into())
     }
+
+    /// Whether a claim's class lets the first pod choose the node.
+    fn waits_for_pod(&self, claim: &PersistentVolumeClaim) -> bool {
+        let class =
+            claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default();
+        let class = self.classes.get(class);
+        class.is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"))
+    }
+
+    fn of(&self, pod: &Pod) -> Vec<Rc<PersistentVolumeClaim>> {
+        let namespace = pod.metadata.namespace.as_deref();
+        wanted(pod).iter().filter_map(|one| self.known.get(&key(namespace, &one.name))).collect()
+    }
+
+    /// The claims that have yet to hear which node this pod goes to.
+    pub fn unbound(&self, pod: &Pod) -> Vec<Rc<PersistentVolumeClaim>> {
+        let mut all = self.of(pod);
+        all.retain(|claim| {
+            let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+            volume.is_none_or(str::is_empty)
+        });
+        all
+    }
+
+    /// Whether a node reaches the volumes this pod has already.
+    pub fn check(&self, pod: &Pod, node: &Node) -> Result<(), Refusal> {
+        let bound = self.of(pod);
+        let mut volumes = bound.iter().filter_map(|claim| {
+            self.volumes.get(claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref())?)
+        });
+        match volumes.all(|volume| reaches(&volume, node)) {
+            true => Ok(()),
+            false => Err(Refusal::for_good("node(s) didn't match PersistentVolume's node affinity")),
+        }
+    }
+}
+
+/// Whether a volume can be used on a node.
+pub fn reaches(volume: &PersistentVolume, node: &Node) -> bool {
+    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+    let required = affinity.and_then(|affinity| affinity.required.as_ref());
+    required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| term_matches(term, node)))
 }
 
 #[cfg(test)]

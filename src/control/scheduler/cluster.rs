@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{ContainerPort, Node, Pod};
 use super::resources::{Amounts, allocatable, requested, weighed};
 
 /// One node with its load.
+#[derive(Clone)]
 pub struct Candidate {
     pub node: Rc<Node>,
     pub allocatable: Amounts,
@@ -24,6 +25,8 @@ pub struct Load {
     pub pods: i64,
     /// Protocol, address and port taken on the host.
     pub ports: Vec<(String, String, i32)>,
+    /// The pods themselves, for those who mind their neighbours.
+    pub here: Vec<Rc<Pod>>,
     /// How many pods of each owner: spreading.
     pub owners: HashMap<String, i64>,
 }
@@ -49,7 +52,12 @@ impl Cluster {
     /// Counts a pod on a node; one counted elsewhere or before moves.
     pub fn place(&mut self, pod: &Rc<Pod>, node: &str) {
         let uid = uid(pod);
-        if self.counted.get(uid).is_some_and(|(known, _)| known == node) {
+        let same = |(known, was): &(String, Rc<Pod>)| {
+            known == node
+                && was.metadata.labels == pod.metadata.labels
+                && was.metadata.deletion_timestamp == pod.metadata.deletion_timestamp
+        };
+        if self.counted.get(uid).is_some_and(same) {
             return;
         }
         self.forget(uid);
@@ -81,7 +89,8 @@ impl Cluster {
 }
 
 impl Load {
-    fn add(&mut self, pod: &Pod) {
+    pub fn add(&mut self, pod: &Rc<Pod>) {
+        self.here.push(pod.clone());
         self.requested.add(&requested(pod));
         self.weighed.add(&weighed(pod));
         self.pods += 1;
@@ -91,7 +100,8 @@ impl Load {
         }
     }
 
-    fn remove(&mut self, pod: &Pod) {
+    pub fn remove(&mut self, pod: &Pod) {
+        self.here.retain(|known| uid(known) != uid(pod));
         self.requested.subtract(&requested(pod));
         self.weighed.subtract(&weighed(pod));
         self.pods -= 1;

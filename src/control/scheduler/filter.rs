@@ -17,11 +17,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn for_good(reason: &str) -> Self {
+    pub fn for_good(reason: &str) -> Self {
         Self { reasons: vec![reason.into()], resolvable: false }
     }
 
-    fn for_now(reasons: Vec<String>) -> Self {
+    pub fn for_now(reasons: Vec<String>) -> Self {
         Self { reasons, resolvable: true }
     }
 }
@@ -64,7 +64,7 @@ fn node_name(pod: &Pod, node: &Node) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn taints(pod: &Pod, node: &Node) -> Result<(), Refusal> {
+pub fn taints(pod: &Pod, node: &Node) -> Result<(), Refusal> {
     let all = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let hard = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
     match all.iter().filter(hard).find(|taint| !tolerated(pod, taint)) {
@@ -74,7 +74,7 @@ fn taints(pod: &Pod, node: &Node) -> Result<(), Refusal> {
     }
 }
 
-fn affinity(pod: &Pod, node: &Node) -> Result<(), Refusal> {
+pub fn affinity(pod: &Pod, node: &Node) -> Result<(), Refusal> {
     let refused = || Refusal::for_good("node(s) didn't match Pod's node affinity/selector");
     let Some(spec) = &pod.spec else { return Ok(()) };
     let labels = node.metadata.labels.clone().unwrap_or_default();
@@ -153,13 +153,16 @@ fn fit(pod: &Pod, candidate: &Candidate) -> Result<(), Refusal> {
     if refusal.reasons.is_empty() { Ok(()) } else { Err(refusal) }
 }
 
-/// What `FailedScheduling` says of these refusals, one a node.
-pub fn explain(refusals: &[Refusal]) -> String {
+/// What `FailedScheduling` says of these refusals, one a node; when room is being made, that much.
+pub fn explain(refusals: &[Refusal], room_is_made: bool) -> String {
     if refusals.is_empty() {
         return "no nodes available to schedule pods".into();
     }
     let total = refusals.len();
     let reasons = tally(refusals.iter().flat_map(|refusal| refusal.reasons.iter().map(String::as_str)));
+    if room_is_made {
+        return format!("0/{total} nodes are available: {reasons}.");
+    }
     let preemption = tally(refusals.iter().map(|refusal| match refusal.resolvable {
         true => "No preemption victims found for incoming pod",
         false => "Preemption is not helpful for scheduling",
@@ -276,12 +279,12 @@ mod tests {
         let tainted = Refusal::for_good("node(s) had untolerated taint(s)");
         let full = Refusal::for_now(vec!["Insufficient cpu".into()]);
         assert_eq!(
-            explain(&[tainted.clone(), tainted.clone()]),
+            explain(&[tainted.clone(), tainted.clone()], false),
             "0/2 nodes are available: 2 node(s) had untolerated taint(s). no new claims to deallocate, \
              preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
         );
         assert_eq!(
-            explain(&[tainted, full.clone(), full]),
+            explain(&[tainted, full.clone(), full], false),
             "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. no new claims to \
              deallocate, preemption: 0/3 nodes are available: 1 Preemption is not helpful for scheduling, \
              2 No preemption victims found for incoming pod."

@@ -4,16 +4,18 @@
 //! in upstream's order and words, the rest are scored, the best is bound. A pod nobody can take waits
 //! until the cluster changes in a way that may help. Nothing is polled.
 //!
-//! Left out on purpose: preemption (nobody is evicted for a higher priority), inter-pod affinity,
-//! topology spread constraints, volumes and devices, several profiles.
+//! Left out on purpose: devices, several profiles.
 
-mod claims;
+pub(in crate::control) mod claims;
 mod cluster;
 mod filter;
+mod neighbours;
 mod options;
 mod pending;
+mod preempt;
 mod resources;
 mod score;
+mod spread;
 mod work;
 
 use std::process::ExitCode;

@@ -18,12 +18,20 @@ use crate::client::informer::key_of;
 pub struct Pending {
     active: BTreeMap<(std::cmp::Reverse<i32>, u64), String>,
     queued: HashSet<String>,
-    stuck: BTreeMap<String, i32>,
+    /// Each with its priority and whether other pods could be the reason.
+    stuck: BTreeMap<String, (i32, bool)>,
     arrivals: u64,
 }
 
-fn priority(pod: &Pod) -> i32 {
+pub fn priority(pod: &Pod) -> i32 {
     pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0)
+}
+
+fn minds_others(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| {
+        let near = spec.affinity.as_ref().is_some_and(|affinity| affinity.pod_affinity.is_some());
+        near || spec.topology_spread_constraints.as_ref().is_some_and(|all| !all.is_empty())
+    })
 }
 
 impl Pending {
@@ -47,7 +55,7 @@ impl Pending {
 
     /// Nobody can take this pod now.
     pub fn stuck(&mut self, pod: &Pod) {
-        self.stuck.insert(key_of(pod), priority(pod));
+        self.stuck.insert(key_of(pod), (priority(pod), minds_others(pod)));
     }
 
     pub fn forget(&mut self, key: &str) {
@@ -61,8 +69,20 @@ impl Pending {
     pub fn retry(&mut self) -> bool {
         let stuck = std::mem::take(&mut self.stuck);
         let any = !stuck.is_empty();
-        stuck.into_iter().for_each(|(key, priority)| self.push(key, priority));
+        stuck.into_iter().for_each(|(key, (priority, _))| self.push(key, priority));
         any
+    }
+
+    /// A pod came somewhere: those who want to be near one, or as many as elsewhere, look again.
+    pub fn retry_neighbours(&mut self) -> bool {
+        let minding: Vec<String> =
+            self.stuck.iter().filter(|(_, (_, minds))| *minds).map(|(key, _)| key.clone()).collect();
+        for key in &minding {
+            if let Some((priority, _)) = self.stuck.remove(key) {
+                self.push(key.clone(), priority);
+            }
+        }
+        !minding.is_empty()
     }
 }
 

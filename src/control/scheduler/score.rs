@@ -1,19 +1,23 @@
 //! Which of the possible nodes is best: the least loaded, away from siblings, with the fewest soft taints.
 //!
 //! Upstream's default scores with their weights, as far as their plugins exist here: least allocated
-//! (1), balanced allocation (1), spreading (2), preferred node affinity (2), soft taints (3).
+//! (1), balanced allocation (1), spreading (2), preferred node affinity (2), preferred neighbours (2), soft
+//! taints (3).
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::cluster::{Candidate, owner};
 use super::filter::term_matches;
 use super::resources::weighed;
+use super::{neighbours, spread};
 use crate::api::taints::tolerates;
 
 const FULL: f64 = 100.0;
 
 /// The best of `candidates`; among equals the one with fewer pods, then the first by name.
-pub fn best<'a>(pod: &Pod, candidates: &[&'a Candidate]) -> Option<&'a Candidate> {
+pub fn best<'a>(pod: &Pod, candidates: &[&'a Candidate], all: &[Candidate]) -> Option<&'a Candidate> {
+    let crowd: Vec<f64> = candidates.iter().map(|one| spread::crowd(pod, one, all)).collect();
+    let liked: Vec<f64> = candidates.iter().map(|one| neighbours::preference(pod, one, all)).collect();
     let siblings: Vec<f64> = candidates.iter().map(|one| sibling_count(pod, one)).collect();
     let soft: Vec<f64> = candidates.iter().map(|one| soft_taints(pod, &one.node)).collect();
     let preferred: Vec<f64> = candidates.iter().map(|one| preference(pod, &one.node)).collect();
@@ -22,12 +26,20 @@ pub fn best<'a>(pod: &Pod, candidates: &[&'a Candidate]) -> Option<&'a Candidate
     // Few is good: none scores full, the most scores nothing.
     let few = |count: f64, most: f64| if most > 0.0 { FULL * (most - count) / most } else { FULL };
     let many = |count: f64, most: f64| if most > 0.0 { FULL * count / most } else { 0.0 };
+    let most_crowd = most(&crowd);
+    let (least_liked, most_liked) =
+        liked.iter().fold((0.0_f64, 0.0_f64), |(low, high), one| (low.min(*one), high.max(*one)));
+    let like = |own: f64| {
+        if most_liked > least_liked { FULL * (own - least_liked) / (most_liked - least_liked) } else { 0.0 }
+    };
     let total = |index: usize| {
         let (least, balance) = allocation(pod, candidates[index]);
         least
             + balance
             + 2.0 * few(siblings[index], most_siblings)
             + 2.0 * many(preferred[index], most_preferred)
+            + 2.0 * few(crowd[index], most_crowd)
+            + 2.0 * like(liked[index])
             + 3.0 * few(soft[index], most_soft)
     };
     let better = |a: &usize, b: &usize| {
@@ -94,7 +106,7 @@ mod tests {
 
     fn chosen(pod: &Pod, candidates: &[Candidate]) -> String {
         let all: Vec<&Candidate> = candidates.iter().collect();
-        best(pod, &all).unwrap().node.metadata.name.clone().unwrap()
+        best(pod, &all, candidates).unwrap().node.metadata.name.clone().unwrap()
     }
 
     fn pod(value: Value) -> Pod {

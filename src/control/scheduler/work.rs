@@ -1,13 +1,14 @@
 //! The scheduling loop: takes a pod, chooses a node, binds.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -16,13 +17,16 @@ use tracing::{debug, info, warn};
 use super::claims::{Claims, has_claims};
 use super::cluster::{Candidate, Cluster, uid};
 use super::filter::{Refusal, check, explain, explain_for_all};
-use super::pending::Pending;
+use super::pending::{Pending, priority};
+use super::preempt::{self, Preemption};
 use super::score::best;
+use super::{neighbours, spread};
 use crate::client::Backoff;
 use crate::client::events::{Kind, Recorder, reference};
 use crate::client::informer::{Informer, key_of};
 
 const NAME: &str = "default-scheduler";
+const SELECTED: &str = "volume.kubernetes.io/selected-node";
 /// Between a binding the API server could not take and the next try.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -38,7 +42,19 @@ pub struct Inner {
     claims: Claims,
     cluster: RefCell<Cluster>,
     pending: RefCell<Pending>,
+    /// By uid: pods that others were made to go for, and the node they wait for.
+    nominated: RefCell<HashMap<String, (String, Rc<Pod>)>>,
     wake: Notify,
+}
+
+/// What a pod's look at the nodes came to.
+enum Choice {
+    Node(String),
+    /// Nobody can take it now.
+    None {
+        why: String,
+        preemption: Option<Preemption>,
+    },
 }
 
 impl std::ops::Deref for Scheduler {
@@ -88,6 +104,7 @@ impl Scheduler {
             claims: Claims::default(),
             cluster: RefCell::default(),
             pending: RefCell::default(),
+            nominated: RefCell::default(),
             wake: Notify::new(),
         }));
         let this = scheduler.clone();
@@ -116,6 +133,7 @@ impl Scheduler {
         let Some(pod) = new.filter(|pod| !is_finished(pod)) else {
             let Some(gone) = new.or(old) else { return };
             self.pending.borrow_mut().forget(&key_of(&**gone));
+            self.nominated.borrow_mut().remove(uid(gone));
             if self.cluster.borrow_mut().forget(uid(gone)) {
                 self.retry();
             }
@@ -123,7 +141,14 @@ impl Scheduler {
         };
         if let Some(node) = node_of(pod) {
             self.pending.borrow_mut().forget(&key_of(&**pod));
+            self.nominated.borrow_mut().remove(uid(pod));
             self.cluster.borrow_mut().place(pod, node);
+            // It may be the neighbour that somebody waits for.
+            let moved =
+                old.is_none_or(|old| node_of(old).is_none() || old.metadata.labels != pod.metadata.labels);
+            if moved && self.pending.borrow_mut().retry_neighbours() {
+                self.wake.notify_one();
+            }
         } else if !is_ours(pod) {
             self.pending.borrow_mut().forget(&key_of(&**pod));
         } else if !self.cluster.borrow().is_placed(uid(pod))
@@ -160,17 +185,30 @@ impl Scheduler {
             self.pending.borrow_mut().stuck(&pod);
             return self.watch_claims();
         }
+        let this = self.clone();
         match self.choose(&pod) {
-            Ok(node) => {
+            Choice::Node(node) if !self.claims.unbound(&pod).is_empty() => {
+                // Its claims get volumes there first; their change brings it back.
+                self.pending.borrow_mut().stuck(&pod);
+                tokio::task::spawn_local(async move { this.select_node(pod, node).await });
+            }
+            Choice::Node(node) => {
                 self.cluster.borrow_mut().place(&pod, &node);
-                let this = self.clone();
                 tokio::task::spawn_local(async move { this.bind(pod, node).await });
             }
-            Err(why) => {
+            Choice::None { why, preemption } => {
                 self.pending.borrow_mut().stuck(&pod);
                 debug!(pod = key, reason = why, "unable to schedule pod; no fit; waiting");
-                let this = self.clone();
-                tokio::task::spawn_local(async move { this.refuse(pod, why).await });
+                if let Some(preemption) = &preemption {
+                    let waits = (preemption.node.clone(), pod.clone());
+                    self.nominated.borrow_mut().insert(uid(&pod).to_owned(), waits);
+                }
+                tokio::task::spawn_local(async move {
+                    this.refuse(pod.clone(), why, preemption.as_ref()).await;
+                    if let Some(preemption) = preemption {
+                        this.preempt(&pod, preemption).await;
+                    }
+                });
             }
         }
     }
@@ -182,30 +220,128 @@ impl Scheduler {
         }
         let this = self.clone();
         self.claims.known.on_change(move |_, _| this.retry());
-        let (watched, client) = (self.claims.known.clone(), self.client.clone());
-        tokio::task::spawn_local(watched.run(Api::all(client), Default::default(), Backoff::default));
+        let client = || Api::all(self.client.clone());
+        tokio::task::spawn_local(self.claims.known.clone().run(
+            client(),
+            Default::default(),
+            Backoff::default,
+        ));
+        let client = || Api::all(self.client.clone());
+        tokio::task::spawn_local(self.claims.volumes.clone().run(
+            client(),
+            Default::default(),
+            Backoff::default,
+        ));
+        let client = || Api::all(self.client.clone());
+        tokio::task::spawn_local(self.claims.classes.clone().run(
+            client(),
+            Default::default(),
+            Backoff::default,
+        ));
         let this = self.clone();
         tokio::task::spawn_local(async move {
             this.claims.known.synced().await;
+            this.claims.volumes.synced().await;
+            this.claims.classes.synced().await;
             this.claims.synced.set(true);
             this.retry();
         });
     }
 
-    fn choose(&self, pod: &Pod) -> Result<String, String> {
-        let candidates = self.cluster.borrow().candidates();
-        if let Some(why) = self.claims.objection(pod).filter(|_| !candidates.is_empty()) {
-            return Err(explain_for_all(candidates.len(), &why));
+    fn choose(&self, pod: &Rc<Pod>) -> Choice {
+        let all = self.candidates(pod);
+        if let Some(why) = self.claims.objection(pod).filter(|_| !all.is_empty()) {
+            return Choice::None { why: explain_for_all(all.len(), &why), preemption: None };
         }
-        let (mut fitting, mut refusals): (Vec<&Candidate>, Vec<Refusal>) = (Vec::new(), Vec::new());
-        for candidate in &candidates {
-            match check(pod, candidate) {
+        let (mut fitting, mut refused): (Vec<&Candidate>, Vec<(usize, Refusal)>) = (Vec::new(), Vec::new());
+        for (index, candidate) in all.iter().enumerate() {
+            match self.fits(pod, candidate, &all) {
                 Ok(()) => fitting.push(candidate),
-                Err(refusal) => refusals.push(refusal),
+                Err(refusal) => refused.push((index, refusal)),
             }
         }
-        let chosen = best(pod, &fitting).and_then(|candidate| candidate.node.metadata.name.clone());
-        chosen.ok_or_else(|| explain(&refusals))
+        if let Some(name) = best(pod, &fitting, &all).and_then(|best| best.node.metadata.name.clone()) {
+            return Choice::Node(name);
+        }
+        let refusals: Vec<Refusal> = refused.iter().map(|(_, refusal)| refusal.clone()).collect();
+        // While those it made go are going, nobody else has to.
+        let waits = self.nominated.borrow().get(uid(pod)).is_some_and(|(node, _)| {
+            let at = all.iter().find(|one| one.node.metadata.name.as_ref() == Some(node));
+            at.is_some_and(|at| {
+                let lesser = |one: &&Rc<Pod>| priority(one) < priority(pod);
+                at.load.here.iter().filter(lesser).any(|one| one.metadata.deletion_timestamp.is_some())
+            })
+        });
+        let preemption = match waits || !preempt::may_preempt(pod) {
+            true => None,
+            false => preempt::find(pod, &all, &refused, |one, world| self.fits(pod, one, world).is_ok()),
+        };
+        Choice::None { why: explain(&refusals, preemption.is_some()), preemption }
+    }
+
+    /// The nodes as they will be when the pods that room was made for are there.
+    fn candidates(&self, pod: &Pod) -> Vec<Candidate> {
+        let mut all = self.cluster.borrow().candidates();
+        for (node, other) in self.nominated.borrow().values() {
+            if uid(other) != uid(pod)
+                && priority(other) >= priority(pod)
+                && let Some(at) = all.iter_mut().find(|one| one.node.metadata.name.as_ref() == Some(node))
+            {
+                at.load.add(other);
+            }
+        }
+        all
+    }
+
+    /// Every plugin's say, in upstream's order.
+    fn fits(&self, pod: &Pod, candidate: &Candidate, all: &[Candidate]) -> Result<(), Refusal> {
+        check(pod, candidate)?;
+        self.claims.check(pod, &candidate.node)?;
+        spread::check(pod, candidate, all)?;
+        neighbours::check(pod, candidate, all)
+    }
+
+    /// Tells the claims that wait for a pod which node it goes to.
+    async fn select_node(&self, pod: Rc<Pod>, node: String) {
+        for claim in self.claims.unbound(&pod) {
+            let known = claim.metadata.annotations.as_ref().and_then(|all| all.get(SELECTED));
+            if known == Some(&node) {
+                continue;
+            }
+            let (namespace, _) = place(&pod);
+            let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+            let patch = json!({"metadata": {"annotations": {SELECTED: node}}});
+            let name = claim.metadata.name.as_deref().unwrap_or_default();
+            if let Err(error) = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                warn!(claim = name, %error, "tell the claim its node");
+                tokio::time::sleep(RETRY).await;
+                self.retry();
+            }
+        }
+    }
+
+    /// Makes others go. Their pod stays where it waits and is looked at again when they are gone.
+    async fn preempt(&self, pod: &Pod, preemption: Preemption) {
+        for victim in &preemption.victims {
+            let (namespace, name) = place(victim);
+            let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+            let said = preempt::said(pod, &preemption.node);
+            let condition = json!({"metadata": {"uid": victim.metadata.uid}, "status": {"conditions": [{
+                "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+                "message": "default-scheduler: preempting to accommodate a higher priority pod",
+                "lastTransitionTime": Time(Timestamp::now()),
+            }]}});
+            let _ = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(condition)).await;
+            let only_this = Preconditions { uid: victim.metadata.uid.clone(), resource_version: None };
+            let how = DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() };
+            match api.delete(name, &how).await {
+                Ok(_) => {
+                    info!(pod = key_of(pod), victim = name, node = preemption.node, "preempted a pod");
+                    self.recorder.event(&reference(&**victim), Kind::Normal, "Preempted", said);
+                }
+                Err(error) => debug!(victim = name, %error, "preempt"),
+            }
+        }
     }
 
     async fn bind(&self, pod: Rc<Pod>, node: String) {
@@ -256,21 +392,24 @@ impl Scheduler {
     }
 
     /// Says why a pod waits, in its events and its status.
-    async fn refuse(&self, pod: Rc<Pod>, why: String) {
+    async fn refuse(&self, pod: Rc<Pod>, why: String, preemption: Option<&Preemption>) {
         self.recorder.event(&reference(&*pod), Kind::Warning, "FailedScheduling", why.clone());
         let conditions =
             pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         let known = conditions.iter().any(|one| {
             one.type_ == "PodScheduled" && one.status == "False" && one.message.as_deref() == Some(&why)
         });
-        if known {
+        if known && preemption.is_none() {
             return;
         }
         let (namespace, name) = place(&pod);
-        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [{
+        let mut patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [{
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why,
             "lastTransitionTime": Time(Timestamp::now()), "observedGeneration": pod.metadata.generation,
         }]}});
+        if let Some(preemption) = preemption {
+            patch["status"]["nominatedNodeName"] = json!(preemption.node);
+        }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         if let Err(error) = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
             debug!(pod = key_of(&*pod), %error, "write the pod's condition");

@@ -1,4 +1,5 @@
-//! The addons of a new cluster: CoreDNS as kubeadm puts it, and the agent that enforces NetworkPolicies.
+//! The addons of a new cluster: CoreDNS as kubeadm puts it, the agent that enforces NetworkPolicies, and a
+//! default StorageClass.
 //!
 //! Upstream: `cmd/kubeadm/app/phases/addons/dns` and `sigs.k8s.io/kube-network-policies`. Both are the
 //! built-in image, which has this very binary in it. One replica of CoreDNS where kubeadm has two: a lab
@@ -30,7 +31,18 @@ impl Network {
 pub fn objects(network: &Network) -> Vec<Value> {
     let mut all = dns(network);
     all.extend(network_policies());
+    all.push(storage_class());
     all
+}
+
+/// What claims get that name no class: directories of the node their first pod runs on.
+fn storage_class() -> Value {
+    json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "minilab/local-path", "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    })
 }
 
 fn dns(network: &Network) -> Vec<Value> {

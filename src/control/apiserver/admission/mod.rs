@@ -8,6 +8,7 @@ mod certificates;
 mod escalation;
 mod external_ips;
 mod lifecycle;
+mod limits;
 mod namespaces;
 mod node_restriction;
 mod node_taint;
@@ -15,7 +16,9 @@ mod owners;
 mod pod_security;
 mod priority;
 mod pull;
+mod quota;
 mod service_account;
+mod storage_class;
 mod tolerations;
 
 use std::path::{Path, PathBuf};
@@ -99,6 +102,7 @@ const PLUGINS: &[(&str, bool)] = &[
     ("NamespaceAutoProvision", false),
     ("NamespaceLifecycle", true),
     ("NamespaceExists", false),
+    ("LimitRanger", true),
     ("ServiceAccount", true),
     ("NodeRestriction", false),
     ("TaintNodesByCondition", true),
@@ -106,11 +110,13 @@ const PLUGINS: &[(&str, bool)] = &[
     ("PodSecurity", true),
     ("Priority", true),
     ("DefaultTolerationSeconds", true),
+    ("DefaultStorageClass", true),
     ("OwnerReferencesPermissionEnforcement", false),
     ("CertificateApproval", true),
     ("CertificateSigning", true),
     ("CertificateSubjectRestriction", true),
     ("DenyServiceExternalIPs", false),
+    ("ResourceQuota", true),
     ("AlwaysDeny", false),
 ];
 
@@ -118,12 +124,10 @@ const PLUGINS: &[(&str, bool)] = &[
 const UNIMPLEMENTED: &[&str] = &[
     "ClusterTrustBundleAttest",
     "DefaultIngressClass",
-    "DefaultStorageClass",
     "EventRateLimit",
     "ExtendedResourceToleration",
     "ImagePolicyWebhook",
     "LimitPodHardAntiAffinityTopology",
-    "LimitRanger",
     "MutatingAdmissionPolicy",
     "MutatingAdmissionWebhook",
     "NodeDeclaredFeatureValidator",
@@ -131,7 +135,6 @@ const UNIMPLEMENTED: &[&str] = &[
     "PodNodeSelector",
     "PodTolerationRestriction",
     "PodTopologyLabels",
-    "ResourceQuota",
     "RuntimeClass",
     "StorageObjectInUseProtection",
     "ValidatingAdmissionPolicy",
@@ -259,12 +262,14 @@ impl Admission {
             match *name {
                 "NamespaceAutoProvision" => namespaces::provision(&self.context, write).await?,
                 "NamespaceLifecycle" => lifecycle::admit(&self.context, write)?,
+                "LimitRanger" => limits::admit(&self.context, write),
                 "ServiceAccount" => service_account::admit(&self.context, write).await?,
                 "NodeRestriction" => node_restriction::admit(&self.context, write).await?,
                 "TaintNodesByCondition" => node_taint::admit(write),
                 "AlwaysPullImages" => pull::admit(write),
                 "Priority" => priority::admit(&self.context, write)?,
                 "DefaultTolerationSeconds" => tolerations::admit(&self.context, write),
+                "DefaultStorageClass" => storage_class::admit(&self.context, write),
                 "AlwaysDeny" => return Err(write.forbidden("admission control is denying all modifications")),
                 _ => {}
             }
@@ -286,6 +291,8 @@ impl Admission {
                 "CertificateSigning" => certificates::signing(&self.context, write).await?,
                 "CertificateSubjectRestriction" => certificates::subject(write)?,
                 "DenyServiceExternalIPs" => external_ips::admit(write)?,
+                "LimitRanger" => limits::validate(&self.context, write)?,
+                "ResourceQuota" => quota::admit(&self.context, write).await?,
                 _ => {}
             }
         }

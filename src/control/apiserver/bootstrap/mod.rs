@@ -5,6 +5,7 @@
 //! alone. The rules are tables; the mechanism is here.
 
 mod controllers;
+mod flow;
 mod namespaced;
 mod roles;
 
@@ -79,8 +80,10 @@ pub async fn reconcile(store: &Store) -> Result<(), StoreError> {
     let (wanted, classes) = (objects(), priority_classes());
     let roles = wanted.iter().map(|(plural, object)| ensure(store, GROUP, plural, object));
     let classes = classes.iter().map(|object| ensure(store, "scheduling.k8s.io", "priorityclasses", object));
-    let (outcomes, others) = tokio::join!(join_all(roles), join_all(classes));
-    let outcomes = outcomes.into_iter().chain(others);
+    let flows = flow::objects();
+    let flows = flows.iter().map(|(plural, object)| ensure(store, flow::GROUP, plural, object));
+    let (outcomes, others, flows) = tokio::join!(join_all(roles), join_all(classes), join_all(flows));
+    let outcomes = outcomes.into_iter().chain(others).chain(flows);
     outcomes.collect()
 }
 

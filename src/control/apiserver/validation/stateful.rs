@@ -36,7 +36,7 @@ pub fn stateful_set(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     }
     not_negative(&mut causes, &spec["ordinals"], "start", "spec.ordinals");
     // The rules of a selector's change are this kind's own.
-    workload::workload(&mut causes, object, None, "statefulset", "StatefulSet");
+    workload::workload(&mut causes, &with_claims(object), None, "statefulset", "StatefulSet");
     if old.is_some_and(|old| fixed(spec) != fixed(&old["spec"])) {
         let names: Vec<String> = CHANGEABLE[..6].iter().map(|field| format!("'{field}'")).collect();
         let why = format!(
@@ -47,6 +47,25 @@ pub fn stateful_set(object: &Value, old: Option<&Value>) -> Vec<Cause> {
         causes.push(Cause::forbidden("spec", &why));
     }
     causes
+}
+
+/// The set with a volume for every claim its pods will have: containers may mount those.
+fn with_claims(object: &Value) -> Value {
+    let mut object = object.clone();
+    let templates = object["spec"]["volumeClaimTemplates"].as_array().cloned().unwrap_or_default();
+    let Some(pod) = object.pointer_mut("/spec/template/spec").filter(|pod| pod.is_object()) else {
+        return object;
+    };
+    let mut volumes = pod["volumes"].as_array().cloned().unwrap_or_default();
+    for claim in templates {
+        let name = &claim["metadata"]["name"];
+        volumes.retain(|volume| volume["name"] != *name);
+        volumes.push(json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+    }
+    if !volumes.is_empty() {
+        pod["volumes"] = volumes.into();
+    }
+    object
 }
 
 fn fixed(spec: &Value) -> Value {

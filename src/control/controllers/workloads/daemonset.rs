@@ -1,8 +1,7 @@
 //! DaemonSet: one pod on every node that should have one.
 //!
 //! Pods name their node by affinity and go through the scheduler, as upstream's do. Old templates are
-//! told from new ones by a hash label. Left out: the history kept as ControllerRevisions, and with it
-//! `kubectl rollout undo daemonset`.
+//! told from new ones by a hash label and kept as ControllerRevisions.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -18,7 +17,7 @@ use kube::api::PostParams;
 use tracing::info;
 
 use super::deployment::share;
-use super::{hash, ownership, pods};
+use super::{hash, ownership, pods, revisions};
 use crate::api::taints::tolerates;
 use crate::client::informer::key_of;
 use crate::control::controllers::nodes::taints;
@@ -100,11 +99,26 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
     write_status(world, actor, &set, status(&set, &nodes, &owned(world, &set), Timestamp::now())).await?;
     outcomes.into_iter().collect::<Result<Vec<()>, _>>()?;
     made?;
+    keep_history(world, actor, &set).await?;
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
     let waits = owned(world, &set)
         .into_iter()
         .filter_map(|pod| pods::available_in(&pod, min_ready, Timestamp::now()));
     Ok(waits.filter(|wait| !wait.is_zero()).min().map_or(Next::Done, Next::After))
+}
+
+/// Keeps the template for `kubectl rollout undo`, and those that pods still have.
+async fn keep_history(world: &World, actor: &Actor, set: &DaemonSet) -> Result<(), kube::Error> {
+    world.late.revisions.synced().await;
+    let Some(spec) = &set.spec else { return Ok(()) };
+    let collisions = set.status.as_ref().and_then(|status| status.collision_count);
+    let newest = revisions::ensure(world, actor, set, &spec.template, collisions).await?;
+    let name = set.metadata.name.as_deref().unwrap_or_default();
+    let mine = owned(world, set);
+    let lived = mine.iter().filter_map(|pod| pod.metadata.labels.as_ref()?.get(HASH));
+    let mut live: Vec<String> = lived.map(|hash| format!("{name}-{hash}")).collect();
+    live.extend(newest.metadata.name);
+    revisions::truncate(world, actor, &set.metadata, &live, spec.revision_history_limit).await
 }
 
 fn owned(world: &World, set: &DaemonSet) -> Vec<Rc<Pod>> {

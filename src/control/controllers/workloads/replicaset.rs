@@ -162,7 +162,11 @@ fn crowding(world: &World, set: &ReplicaSet, active: &[Rc<Pod>]) -> HashMap<Stri
 }
 
 /// Which pods to delete first (`ActivePodsWithRanks`): the least useful.
-fn surplus_pods(active: &[Rc<Pod>], surplus: usize, crowding: &HashMap<String, usize>) -> Vec<Rc<Pod>> {
+pub(super) fn surplus_pods(
+    active: &[Rc<Pod>],
+    surplus: usize,
+    crowding: &HashMap<String, usize>,
+) -> Vec<Rc<Pod>> {
     let mut ranked = active.to_vec();
     ranked.sort_by_cached_key(|pod| {
         let phase = match pods::phase(pod) {

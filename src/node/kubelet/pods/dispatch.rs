@@ -124,14 +124,19 @@ impl Pods {
         });
     }
 
-    /// Pods beside this one that still use the node.
+    /// Pods beside this one that still use the node; what the API has let go makes room at once, as upstream.
     pub fn active(&self, but: &str) -> Vec<Arc<Pod>> {
         let over = |pod: &Pod| {
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
             matches!(phase, Some("Succeeded" | "Failed"))
         };
-        let mut all = self.list();
-        all.retain(|pod| pod.metadata.uid.as_deref() != Some(but) && !over(pod));
+        let kept = |entry: &Entry| {
+            let desired = entry.desired.borrow();
+            let gone = matches!(desired.fate, Fate::Gone { .. });
+            (!gone && !over(&desired.pod)).then(|| Arc::clone(&desired.pod))
+        };
+        let mut all: Vec<Arc<Pod>> = self.with(|pods| pods.values().filter_map(kept).collect());
+        all.retain(|pod| pod.metadata.uid.as_deref() != Some(but));
         all
     }
 

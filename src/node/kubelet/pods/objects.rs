@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount,
+};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::Mutex;
@@ -104,6 +106,34 @@ impl Objects {
             }
         };
         outcome.map_err(|error| PodError::Api { message: api_text(&error) })
+    }
+
+    /// The directory of the node that a claim stands for.
+    pub async fn claimed(&self, claim: &str) -> Result<HostPathVolumeSource, PodError> {
+        let api = |error: kube::Error| PodError::Api { message: api_text(&error) };
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.namespace);
+        let found = claims.get_opt(claim).await.map_err(api)?;
+        let Some(found) = found else {
+            return Err(PodError::Volume(format!("persistentvolumeclaim {claim:?} not found")));
+        };
+        let name = found.spec.and_then(|spec| spec.volume_name).filter(|name| !name.is_empty());
+        let Some(name) = name else {
+            return Err(PodError::Volume(format!("persistentvolumeclaim {claim:?} is not bound")));
+        };
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        let volume = volumes.get_opt(&name).await.map_err(api)?;
+        let spec = volume.and_then(|volume| volume.spec);
+        let Some(spec) = spec else {
+            return Err(PodError::Volume(format!("persistentvolume {name:?} not found")));
+        };
+        let local = spec
+            .local
+            .map(|local| HostPathVolumeSource { path: local.path, type_: Some("Directory".into()) });
+        spec.host_path.or(local).ok_or_else(|| {
+            PodError::Volume(format!(
+                "no volume plugin matched: the kind of persistentvolume {name:?} is not supported"
+            ))
+        })
     }
 
     /// A token bound to the pod; a new one when four fifths of its life (or a day) are over.

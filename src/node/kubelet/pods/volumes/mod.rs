@@ -1,7 +1,7 @@
 //! A pod's volumes under `/var/lib/kubelet/pods/UID/volumes`, at upstream's paths.
 //!
-//! Kinds: emptyDir, hostPath, configMap, secret, downwardAPI, projected; the last three on tmpfs. Others (CSI, NFS, claims …) are
-//! refused by name. Files that come from the API are refreshed by setting the volumes up again.
+//! Kinds: emptyDir, hostPath, configMap, secret, downwardAPI, projected, the last three on tmpfs; claims whose
+//! volume is a directory of the node (a link leads there). Others (CSI, NFS …) are refused by name. Files that come from the API are refreshed by setting the volumes up again.
 
 mod atomic;
 mod payload;
@@ -43,6 +43,9 @@ impl PodDir {
             Volume { secret: Some(_), .. } => "kubernetes.io~secret",
             Volume { projected: Some(_), .. } => "kubernetes.io~projected",
             Volume { downward_api: Some(_), .. } => "kubernetes.io~downward-api",
+            Volume { persistent_volume_claim: Some(_), .. } | Volume { ephemeral: Some(_), .. } => {
+                "kubernetes.io~host-path"
+            }
             _ => {
                 return Err(PodError::Volume(
                     "no volume plugin matched: this kind of volume is not supported".into(),
@@ -69,6 +72,12 @@ impl PodDir {
         if let Some(host) = &volume.host_path {
             return host_path(host)
                 .map_err(|problem| PodError::Volume(format!("hostPath type check failed: {problem}")));
+        }
+        if let Some(claim) = claim_of(gather.pod, volume) {
+            let source = gather.objects.claimed(&claim).await?;
+            host_path(&source)
+                .map_err(|problem| PodError::Volume(format!("hostPath type check failed: {problem}")))?;
+            link(&path, Path::new(&source.path))?;
         }
         if let Some(empty) = &volume.empty_dir {
             empty_dir(&path, empty)?;
@@ -97,13 +106,17 @@ impl PodDir {
         for mount in container.volume_mounts.iter().flatten() {
             let volume = volumes.iter().find(|volume| volume.name == mount.name);
             let unknown = || PodError::Config(format!("volume {:?} of container not found", mount.name));
-            let base = self.volume(volume.ok_or_else(unknown)?)?;
+            let volume = volume.ok_or_else(unknown)?;
+            let base = self.volume(volume)?;
+            let claim = volume.persistent_volume_claim.as_ref();
+            let read_only =
+                mount.read_only == Some(true) || claim.is_some_and(|one| one.read_only == Some(true));
             let host_path = match sub_path(mount, env) {
                 None => base,
                 Some(sub) => below(&base, &sub)?,
             };
             let container_path = Path::new("/").join(&mount.mount_path);
-            mounts.push(Mount { host_path, container_path, read_only: mount.read_only == Some(true) });
+            mounts.push(Mount { host_path, container_path, read_only });
         }
         Ok(mounts)
     }
@@ -112,6 +125,10 @@ impl PodDir {
     pub fn remove(&self) {
         let kinds = fs::read_dir(self.0.join("volumes")).into_iter().flatten().flatten();
         for entry in kinds.flat_map(|kind| fs::read_dir(kind.path()).into_iter().flatten().flatten()) {
+            // A claim's link leads to what is not the pod's.
+            if entry.path().is_symlink() {
+                continue;
+            }
             // Some are no mounts.
             let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
         }
@@ -121,6 +138,30 @@ impl PodDir {
             tracing::warn!(path = %self.0.display(), %error, "Cannot remove a pod's directory");
         }
     }
+}
+
+/// The claim behind a volume, named or made for this pod alone.
+fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
+    match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(source), _) => Some(source.claim_name.clone()),
+        (None, Some(_)) => {
+            Some(format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name))
+        }
+        (None, None) => None,
+    }
+}
+
+/// Leads from a pod's volume to the directory that is it.
+fn link(path: &Path, target: &Path) -> Result<(), PodError> {
+    let io = |source| PodError::Io { what: "link", path: path.to_owned(), source };
+    if fs::read_link(path).is_ok_and(|known| known == target) {
+        return Ok(());
+    }
+    fs::create_dir_all(path.parent().unwrap_or(path)).map_err(io)?;
+    if path.is_symlink() {
+        fs::remove_file(path).map_err(io)?;
+    }
+    std::os::unix::fs::symlink(target, path).map_err(io)
 }
 
 /// What upstream keeps off the disk: secrets, tokens, and what may hold them.
