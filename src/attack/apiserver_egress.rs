@@ -13,6 +13,8 @@ use super::{AttackError, Evidence, Finding, Wishes, answered};
 
 /// How long a broken tunnel may take to be opened again, through the attacker.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Where agents come.
+const SERVER: &str = "198.51.100.2:8132";
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
 /// So many logs read without a dial mean that nothing of this road passes the wire.
@@ -112,6 +114,45 @@ pub fn ssh_host_key(scene: &mut Scene, wishes: &Wishes) -> Result<Finding, Attac
     })
 }
 
+/// An agent nobody deployed says it is node-1's.
+pub fn agent_authentication(scene: &mut Scene, wishes: &Wishes) -> Result<Finding, AttackError> {
+    let node = scene.node()?;
+    let talker = talker(scene, &node)?;
+    let (identifiers, log) = (format!("ipv4={}", node.address), forgery(scene, wishes));
+    let rogue = ["attacker", "rogue-agent", SERVER, "--identifiers", &identifiers, "--log", &log];
+    let attacker = scene.start("wire", words(&rogue), Vec::new())?;
+    if attacker.event("ready").is_none() {
+        return Ok(Finding::inconclusive("the rogue agent did not start", Vec::new()));
+    }
+    let mut seen = provoke(scene, &attacker, &talker);
+    seen.events.extend(attacker.finish());
+    let refusal = seen.events.iter().find(|event| event["event"] == "turned away");
+    let refusal = refusal.and_then(|event| event["why"].as_str()).map(str::to_owned);
+    let mut evidence = vec![answered(&talker.shown, &seen.answer)];
+    let mut told = Vec::new();
+    for event in seen.events.iter().map(on_wire) {
+        // It is turned away again and again.
+        if !told.contains(&event) {
+            told.push(event);
+        }
+    }
+    evidence.extend(told);
+    Ok(match (refusal, seen.any("joined")) {
+        (_, true) if seen.any("asked to dial") => {
+            let gained = match seen.answer.found {
+                true => "kubectl logs printed what the attacker wrote",
+                false => "it was sent the API server's dial and got only ciphertext",
+            };
+            Finding::compromised(format!("the server took the rogue for node-1's agent: {gained}"), evidence)
+        }
+        (Some(why), false) => Finding::defeated(format!("the server turned the rogue away: {why}"), evidence),
+        (_, joined) => {
+            let what = format!("it joined: {joined}, and was asked to dial nothing; {}", seen.answer.line());
+            Finding::inconclusive(what, evidence)
+        }
+    })
+}
+
 /// Asks for logs until it is clear what becomes of the tunnel.
 fn provoke(scene: &Scene, attacker: &Running, talker: &Talker) -> Seen {
     let until = Instant::now() + PATIENCE;
@@ -123,10 +164,11 @@ fn provoke(scene: &Scene, attacker: &Running, talker: &Talker) -> Seen {
             seen.events.push(event);
         }
         let decided = seen.answer.found || seen.answer.body.contains("x509: ");
-        if seen.any("asked to dial") && decided || seen.any("left") {
+        if seen.any("asked to dial") && decided || seen.any("left") || seen.any("turned away") {
             break;
         }
-        quiet = if seen.any("dialled") || seen.answer.status != Some(200) { 0 } else { quiet + 1 };
+        let at_work = seen.any("dialled") || seen.any("joined");
+        quiet = if at_work || seen.answer.status != Some(200) { 0 } else { quiet + 1 };
     }
     seen
 }
@@ -139,6 +181,8 @@ fn on_wire(event: &Value) -> Evidence {
         "login" => ("a login by public key", format!("{} {}", word("user"), word("key"))),
         "asked to dial" => ("asked to dial", word("to")),
         "left" => ("the client left", word("why")),
+        "joined" => ("the server took it in as", word("as")),
+        "turned away" => ("the server turned it away", word("why")),
         "handshake" => ("a TLS handshake ended, the client showed", word("client")),
         "refused" => ("the client refused the certificate", word("why")),
         "request" => ("an HTTP request came in", format!("{} {}", word("method"), word("path"))),

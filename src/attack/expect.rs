@@ -51,6 +51,7 @@ fn in_the_way(setting: Setting, settings: &Settings) -> Option<Setting> {
         // Inside a tunnel there is nothing to redirect.
         ToKubeletCa if !settings.insecure(EgressTunnel) => Some(EgressTunnel),
         // No other road has an sshd at its end.
+        EgressAgent if !settings.hardened(EgressTunnel) => Some(EgressTunnel),
         EgressSshHostKey if settings.mode(EgressTunnel) != Mode::Partial => Some(EgressTunnel),
         _ => None,
     }
@@ -62,6 +63,7 @@ pub fn stage(setting: Setting) -> &'static [(Setting, Mode)] {
     match setting {
         KubeletAuthentication => &[(KubeletAuthorization, Mode::Insecure)],
         ToKubeletCa => &[(EgressTunnel, Mode::Insecure)],
+        EgressAgent => &[(EgressTunnel, Mode::Hardened)],
         EgressSshHostKey => &[(EgressTunnel, Mode::Partial)],
         _ => &[],
     }

@@ -145,6 +145,7 @@ const ATTACKS: &[(Setting, Run)] = &[
     (Setting::KubeletReadOnlyPort, kubelet_access::read_only_port),
     (Setting::KubeletGrants, kubelet_access::grants),
     (Setting::ProxyGrants, apiserver_proxy::grants),
+    (Setting::EgressAgent, apiserver_egress::agent_authentication),
     (Setting::EgressSshHostKey, apiserver_egress::ssh_host_key),
 ];
 

@@ -9,7 +9,7 @@ mod ssh;
 
 use crate::net::{RoadSigns, Roads};
 
-pub use konnectivity::{agent, server};
+pub use konnectivity::{agent, packet, rpc, server};
 pub use ssh::sshd;
 
 /// The API server's roads. Where both are asked for, an egress the configuration names goes by that.

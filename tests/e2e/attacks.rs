@@ -84,6 +84,22 @@ fn a_fake_api_server_runs_its_pod_on_a_node_and_has_it_scheduled_until_its_certi
 }
 
 #[test]
+fn a_rogue_agent_is_sent_the_api_servers_dials_until_agents_have_to_say_who_they_are() {
+    let lab = Lab::up();
+    let target = "apiserver-egress.agent-authentication";
+    let elsewhere = attack(&lab, target);
+    assert_eq!((&elsewhere["verdict"], &elsewhere["expected"]), (&"defeated".into(), &"defeated".into()));
+    assert_eq!(elsewhere["decides"], "apiserver-egress.tunnel", "{elsewhere:#}");
+    lab.minilab(&["harden", "apiserver-egress.tunnel"]).ok();
+    both_ways(&lab, target, "Authentication context was not found in metadata");
+    lab.run("web", "echo real; exec sleep 600");
+    eventually(Duration::from_secs(60), "the real agents are back", || {
+        let ran = lab.kubectl(&["logs", "web"]);
+        if ran.stdout == "real\n" { Ok(()) } else { Err(ran.stderr) }
+    });
+}
+
+#[test]
 fn what_is_expected_and_does_not_come_is_exit_code_3() {
     let lab = Lab::up();
     let wrong = ["attack", "kubelet-access.read-only-port", "--expect", "compromised"];

@@ -163,3 +163,56 @@ fn tunnels_come_back_after_any_end_dies_and_cancelled_streams_leave_nothing() {
     assert!(text.starts_with("Error from server: Get \"https://192.0.2.1"), "{text}");
     assert!(text.trim_end().ends_with(": No agent available"), "{text}");
 }
+
+/// While this runs nothing that is sent to konnectivity-server's agents' port crosses wire.
+fn silence(lab: &Lab) -> Child {
+    let mut command = lab.command(crate::kit::lab::binary());
+    command.args(["exec", "wire", "--", "attacker", "silence", "198.51.100.2:8132"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    assert!(first_line(&mut child).contains("ready"));
+    child
+}
+
+/// The network is back: the attacker ends when its input does.
+fn break_silence(mut child: Child) {
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
+#[test]
+fn tunnels_heal_after_silence_after_an_agent_that_is_half_gone_and_go_on_without_a_dead_host() {
+    let lab = Lab::with(TUNNEL);
+    connected(&lab, 2);
+    for (node, pod) in [("node-1", "one"), ("node-2", "two")] {
+        lab.run_on(node, pod, "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.1; done");
+    }
+    // Silence: what is in flight ends with an error and does not hang.
+    let mut following = follow(&lab, &["logs", "-f", "one"]);
+    assert!(first_line(&mut following).starts_with("line "));
+    let silent = silence(&lab);
+    let ended = eventually(PATIENCE, "a stream in flight ends", || {
+        following.try_wait().unwrap().ok_or_else(|| "it hangs".to_owned())
+    });
+    assert!(!ended.success(), "a log that was cut off is told from one that ended");
+    std::thread::sleep(Duration::from_secs(rounds(30) as u64));
+    break_silence(silent);
+    eventually(PATIENCE, "logs after silence", || logs(&lab, "one").and_then(|()| logs(&lab, "two")));
+    connected(&lab, 2);
+    // Half gone: the agents die while nobody can hear of it; the server is left with their streams.
+    let silent = silence(&lab);
+    let agents = process::tree(lab.keeper()).into_iter().filter(|one| one.command.starts_with("proxy-agent"));
+    let agents: Vec<_> = agents.collect();
+    assert_eq!(agents.len(), 2, "{agents:?}");
+    agents.iter().for_each(|agent| process::kill(agent.pid));
+    break_silence(silent);
+    eventually(PATIENCE, "logs after half-open agents", || {
+        logs(&lab, "one").and_then(|()| logs(&lab, "two"))
+    });
+    connected(&lab, 2);
+    // A dead host takes its own tunnel alone.
+    let hosts = lab.status()["hosts"].as_array().unwrap().clone();
+    let host = hosts.iter().find(|host| host["name"] == "node-1").unwrap()["pid"].as_i64().unwrap();
+    process::kill(host as i32);
+    logs(&lab, "two").unwrap();
+    connected(&lab, 1);
+}

@@ -12,6 +12,8 @@ mod kubelet;
 mod page;
 mod redirect;
 mod request;
+mod rogue;
+mod silence;
 mod sshd;
 
 use std::process::ExitCode;
@@ -31,6 +33,10 @@ enum Words {
     FakeKubelet(kubelet::FakeKubelet),
     /// Be a node's sshd for whoever dials one
     FakeSshd(sshd::FakeSshd),
+    /// Be a konnectivity agent nobody deployed
+    RogueAgent(rogue::RogueAgent),
+    /// Let nothing through to an address and port
+    Silence(silence::Silence),
     /// Say what crosses this host
     Capture(capture::Capture),
     /// Be an API server for whoever dials one
@@ -54,6 +60,8 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
             Words::Page(page) => page.run().await,
             Words::FakeKubelet(kubelet) => kubelet.run().await,
             Words::FakeSshd(sshd) => sshd.run().await,
+            Words::RogueAgent(agent) => agent.run().await,
+            Words::Silence(silence) => silence.run().await,
             Words::Capture(capture) => capture.run().await,
             Words::FakeHub(hub) => hub.run().await,
         }

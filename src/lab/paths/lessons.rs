@@ -35,7 +35,7 @@ pub struct Lesson {
     pub probe: Probe,
 }
 
-/// The lesson of a setting; the tunnel's come with the tunnel.
+/// The lesson of a setting.
 pub fn lesson(setting: Setting) -> Option<&'static Lesson> {
     LESSONS.iter().find(|lesson| lesson.setting == setting)
 }
@@ -253,5 +253,38 @@ const LESSONS: &[Lesson] = lessons![
         "kubectl get clusterrole edit -o yaml | grep -oE -m1 'services/proxy' || echo 'not granted'",
         ["services/proxy"],
         ["not granted"]
+    ),
+    (
+        EgressTunnel,
+        "direct: the API server dials nodes and pods across wire; by ssh: it dials every node's port 22 and holds \
+         the one key that opens them all; with Konnectivity the nodes' agents dial it, and nothing dials a node",
+        "an open way into the node site: whoever has the control plane's place reaches every port there",
+        "",
+        Control,
+        "ps -C kube-apiserver -o args= | grep -oE 'egress-selector-config-file=[^ ]+' || echo direct",
+        ["direct"],
+        ["egress-selector-config-file=/"]
+    ),
+    (
+        EgressAgent,
+        "agents dial konnectivity-server at 198.51.100.2:8132, across wire",
+        "an agent of the attacker's is sent the API server's dials: forged logs and pages, or no answer at all",
+        "",
+        Control,
+        "ps -C proxy-server,konnectivity-server -o args= | grep -oE '(agent-service-account|cluster-ca-cert)=[^ ]+' || echo 'any agent'",
+        ["any agent"],
+        ["agent-service-account=konnectivity-agent"]
+    ),
+    (
+        EgressSshHostKey,
+        "with ssh the API server dials sshd on every node at 192.0.2.x:22, across wire, and shows its login key; \
+         no Kubernetes ever looked at the key the node shows",
+        "whoever answers is the node: it is sent every dial, forges logs where kubelets are not verified, and a \
+         copy of the login key on control opens every node",
+        "",
+        Control,
+        "ps -C kube-apiserver -o args= | grep -oE 'ssh-known-hosts=[^ ]+' || echo 'any host key'",
+        ["any host key"],
+        ["ssh-known-hosts=/"]
     ),
 ];

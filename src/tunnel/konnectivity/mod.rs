@@ -16,8 +16,8 @@ mod flow;
 mod header;
 mod health;
 mod metrics;
-mod packet;
-mod rpc;
+pub mod packet;
+pub mod rpc;
 pub mod server;
 #[cfg(test)]
 mod tests;

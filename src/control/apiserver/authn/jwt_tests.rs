@@ -143,7 +143,7 @@ async fn a_rotated_key_is_fetched_when_a_token_names_it() {
 async fn a_provider_that_is_not_who_it_says_is_never_initialized() {
     let (issuer, stranger) = (issuer().await, Authority::new("stranger").unwrap());
     let verify = Verify::Bundle(stranger.cert_pem().as_bytes().to_vec());
-    let provider = Provider::new(rules(&issuer.url), verify).unwrap();
+    let provider = Provider::new(rules(&issuer.url), verify, &Default::default()).unwrap();
     let error = provider.keys.fetch().await.unwrap_err();
     assert!(error.contains("certificate signed by unknown authority"), "{error}");
     let token = issuer.key.sign(&claims(&issuer.url)).unwrap();

@@ -10,7 +10,7 @@ use crate::tunnel::konnectivity::server::KLOG;
 use crate::tunnel::konnectivity::{TunnelError, path};
 
 #[derive(Debug, Clone, Parser)]
-#[command(name = "konnectivity-agent", about = "Konnectivity's agent, on a node", long_about = None)]
+#[command(name = "konnectivity-agent", about = "Konnectivity's agent, on a node", long_about = None, args_override_self = true)]
 pub struct Flags {
     /// Whom the server is believed by
     #[arg(long, default_value = "", value_parser = path)]

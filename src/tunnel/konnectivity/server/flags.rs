@@ -17,7 +17,7 @@ pub enum Mode {
 }
 
 #[derive(Debug, Parser)]
-#[command(name = "konnectivity-server", about = "Konnectivity's server, beside the API server", long_about = None)]
+#[command(name = "konnectivity-server", about = "Konnectivity's server, beside the API server", long_about = None, args_override_self = true)]
 pub struct Flags {
     #[arg(long, default_value = "grpc")]
     pub mode: Mode,

@@ -60,10 +60,15 @@ impl Place {
 
     /// An agent of ours, connecting to a port.
     pub async fn agent(&self, port: u16) -> Arc<agent::Servers> {
+        self.agent_with(port, "").await
+    }
+
+    /// The same with more flags.
+    pub async fn agent_with(&self, port: u16, more: &str) -> Arc<agent::Servers> {
         let dir = self.dir.path().display();
         let line = format!(
             "--ca-cert={dir}/ca.crt --proxy-server-host=127.0.0.1 --proxy-server-port={port} --sync-interval=10ms \
-             --health-server-host=127.0.0.1 --health-server-port=0 --admin-server-port=0"
+             --health-server-host=127.0.0.1 --health-server-port=0 --admin-server-port=0 {more}"
         );
         let flags = agent::Flags::read(line.split_whitespace().map(str::to_owned).collect()).unwrap();
         let servers = agent::serve(&flags).await.unwrap();

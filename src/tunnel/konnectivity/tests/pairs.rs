@@ -1,14 +1,12 @@
 //! Our server with our agent: whole tunnels by both frontends, and credits that keep everybody apart.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::kit::{PATIENCE, Place, Server, eventually};
-use crate::net::{BoxStream, Dial};
-use crate::tunnel::konnectivity::roads;
+use crate::net::{BoxStream, Dial, RoadSigns};
 
 /// The road of an egress configuration that names this server's socket.
 async fn road(place: &Place, protocol: &str) -> std::sync::Arc<dyn Dial> {
@@ -19,7 +17,8 @@ async fn road(place: &Place, protocol: &str) -> std::sync::Arc<dyn Dial> {
         socket.display()
     );
     std::fs::write(&file, text).unwrap();
-    roads(Some(Path::new(&file))).unwrap().cluster
+    let signs = RoadSigns { egress: Some(file.into()), ..RoadSigns::default() };
+    crate::tunnel::roads(&signs).unwrap().to(crate::net::Egress::Cluster)
 }
 
 /// Server, agent and a road, for each frontend.

@@ -81,7 +81,7 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
 pub(super) fn at(
     listener: tokio::net::TcpListener,
     config: &std::path::Path,
-) -> Result<impl Future<Output = ()>, super::SshError> {
+) -> Result<impl Future<Output = ()> + use<>, super::SshError> {
     let config = Config::read(config)?;
     let protocol = Arc::new(config.protocol()?);
     Ok(serve(listener, Arc::new(config), protocol))
