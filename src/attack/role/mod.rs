@@ -10,6 +10,7 @@ mod http;
 mod hub;
 mod kubelet;
 mod page;
+mod raw;
 mod redirect;
 mod request;
 mod rogue;
@@ -27,8 +28,10 @@ pub use request::Answer;
 enum Words {
     /// Ask one HTTP question and print the answer
     Http(http::Http),
-    /// Serve one page over plain HTTP
+    /// Serve one page
     Page(page::Page),
+    /// Open a TLS connection and send standard input as it is
+    Raw(raw::Raw),
     /// Be a kubelet for whoever dials one
     FakeKubelet(kubelet::FakeKubelet),
     /// Be a node's sshd for whoever dials one
@@ -58,6 +61,7 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
         match words {
             Words::Http(http) => http.run().await,
             Words::Page(page) => page.run().await,
+            Words::Raw(raw) => raw.run().await,
             Words::FakeKubelet(kubelet) => kubelet.run().await,
             Words::FakeSshd(sshd) => sshd.run().await,
             Words::RogueAgent(agent) => agent.run().await,
