@@ -30,6 +30,9 @@ pub struct Exercise {
     pub objects: String,
     #[serde(default)]
     pub clean: Vec<String>,
+    /// Old bugs the API server has at the beginning (`--minilab-museum`): a learner takes the line out.
+    #[serde(default)]
+    pub museum: Vec<String>,
     /// The settings whose hardening is the repair, each of them needed.
     #[serde(default)]
     #[allow(dead_code, reason = "the tests undo each of them")]

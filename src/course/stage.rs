@@ -39,7 +39,10 @@ pub fn begin(lab: &LabDir, chapter: &Chapter, before: Option<&Chapter>) -> Resul
     write_audit_policy(lab)?;
     let now = spec(lab)?;
     switch::mend(lab, &now)?;
-    switch::restore(lab, &now, &audited)?;
+    let museum = &chapter.exercise.museum;
+    switch::restore(lab, &now, &|host: &str, path: &Path, text| {
+        opened(museum, host, path, audited(host, path, text))
+    })?;
     let wanted = settings(chapter, &now.modes())?;
     let switch = Switch::to(&now, &wanted);
     if !switch.changed.is_empty() {
@@ -117,6 +120,15 @@ fn audited(host: &str, path: &Path, text: String) -> String {
     let flags =
         format!("{first}    - --audit-log-path={AUDIT_LOG}\n    - --audit-policy-file={AUDIT_POLICY}\n");
     text.replacen(first, &flags, 1)
+}
+
+/// The museum's flag stands in the manifest like any other, so that a learner can take it out.
+fn opened(exhibits: &[String], host: &str, path: &Path, text: String) -> String {
+    if exhibits.is_empty() || host != "control" || !path.ends_with("manifests/kube-apiserver.yaml") {
+        return text;
+    }
+    let first = "    - kube-apiserver\n";
+    text.replacen(first, &format!("{first}    - --minilab-museum={}\n", exhibits.join(",")), 1)
 }
 
 fn write_audit_policy(lab: &LabDir) -> Result<(), CourseError> {
@@ -290,6 +302,9 @@ mod tests {
         assert!(now.contains("    - kube-apiserver\n    - --audit-log-path=/var/log"));
         assert_eq!(audited("node-1", path, manifest.clone()), manifest);
         assert_eq!(audited("control", Path::new("/etc/kubernetes/x.yaml"), manifest.clone()), manifest);
+        let old = opened(&["CVE-1".into(), "CVE-2".into()], "control", path, manifest.clone());
+        assert!(old.contains("    - kube-apiserver\n    - --minilab-museum=CVE-1,CVE-2\n    - --a\n"));
+        assert_eq!(opened(&[], "control", path, manifest.clone()), manifest);
     }
 
     #[test]

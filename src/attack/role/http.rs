@@ -1,6 +1,7 @@
 //! One HTTP question from where the attacker stands, as `curl -k` would ask it; or one command by WebSocket.
 //! With `--cacert` it is the careful client that exercises compare with: so they need no curl.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,10 +77,9 @@ impl Http {
         if let Some(path) = &self.into {
             std::fs::write(path, &text).with_context(|| format!("write {}", path.display()))?;
         }
-        match self.plain {
-            true => println!("{}", answer.plain()),
-            false => println!("{text}"),
-        }
+        let shown = if self.plain { answer.plain() } else { text };
+        // Whoever reads may have had enough: `| head -n 1`.
+        let _ = writeln!(std::io::stdout().lock(), "{shown}");
         Ok(())
     }
 
