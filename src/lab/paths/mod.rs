@@ -204,11 +204,11 @@ impl Settings {
         };
     }
 
-    /// What departs from the profile, by name: the form `lab.yaml` keeps.
-    pub fn departures(&self) -> BTreeMap<String, Mode> {
-        let departs =
-            |(setting, mode): &(&Setting, &Mode)| in_profile(self.profile, info(**setting)) != **mode;
-        self.changes.iter().filter(departs).map(|(setting, mode)| (name(*setting), *mode)).collect()
+    /// What departs from a profile, by name: the form `lab.yaml` keeps. These settings may be thought of from
+    /// another one.
+    pub fn departures_from(&self, profile: Profile) -> BTreeMap<String, Mode> {
+        let departs = rows().filter(|(_, row)| in_profile(profile, row) != self.mode(row.id));
+        departs.map(|(_, row)| (name(row.id), self.mode(row.id))).collect()
     }
 
     /// The settings chosen away from kubeadm's value whose part is not there yet.
@@ -360,7 +360,9 @@ mod tests {
         assert!(settings.hardened(Setting::EgressTunnel));
         settings.set(Setting::EgressTunnel, Mode::Insecure);
         assert!(settings.insecure(Setting::ProxyTransport));
-        assert!(settings.departures().is_empty());
+        assert!(settings.departures_from(Profile::Default).is_empty());
+        let from_another = Settings::of(Profile::Hardened).departures_from(Profile::Default);
+        assert_eq!(from_another["apiserver-to-kubelet.ca"], Mode::Hardened);
         assert_eq!(meant("kubelet-access").unwrap().len(), 4);
         assert_eq!(meant("kubelet-access.grants").unwrap()[0].id, Setting::KubeletGrants);
         assert!(meant("kubelet-access.").is_err());

@@ -62,7 +62,7 @@ fn opposite(spec: &Spec, setting: Setting, mode: Mode) -> Plan {
     let mut settings = spec.modes();
     settings.put(setting, if mode == Mode::Insecure { Mode::Hardened } else { Mode::Insecure });
     let mut other = spec.clone();
-    other.settings = settings.departures();
+    other.settings = settings.departures_from(other.profile);
     plan(&other)
 }
 

@@ -107,7 +107,7 @@ impl Switch {
         let now = spec.modes();
         let changed = rows().filter_map(|row| change(row, &now, wanted)).collect();
         let mut target = spec.clone();
-        target.settings = wanted.departures();
+        target.settings = wanted.departures_from(spec.profile);
         // What closes does so before what opens.
         let mut between = now.clone();
         for (_, row) in rows() {
@@ -115,7 +115,7 @@ impl Switch {
             between.put(row.id, if closer { wanted } else { &now }.mode(row.id));
         }
         let mut halfway = spec.clone();
-        halfway.settings = between.departures();
+        halfway.settings = between.departures_from(spec.profile);
         let step = |from: &Spec, to: &Spec, direction| {
             let (before, after) = (plan(from), plan(to));
             Step { difference: Difference::between(&before, &after), before, after, direction }
@@ -124,6 +124,17 @@ impl Switch {
             vec![step(spec, &halfway, Direction::Hardening), step(&halfway, &target, Direction::Softening)];
         steps.retain(|step| !step.difference.is_empty());
         Switch { changed, spec: target, steps }
+    }
+
+    /// The same in one step, the API server first: for who opens one thing and closes another at once and can
+    /// bear what stands open for the moment between.
+    pub fn straight(spec: &Spec, wanted: &Settings) -> Switch {
+        let mut switch = Switch::to(spec, wanted);
+        let (before, after) = (plan(spec), plan(&switch.spec));
+        let difference = Difference::between(&before, &after);
+        switch.steps = vec![Step { before, after, difference, direction: Direction::Softening }];
+        switch.steps.retain(|step| !step.difference.is_empty());
+        switch
     }
 
     /// The unified difference of files, command lines and objects.

@@ -17,7 +17,7 @@ fn with(spec: &Spec, setting: Setting, mode: Mode) -> Spec {
     let mut settings = spec.modes();
     settings.set(setting, mode);
     let mut spec = spec.clone();
-    spec.settings = settings.departures();
+    spec.settings = settings.departures_from(spec.profile);
     spec
 }
 
