@@ -3,10 +3,12 @@
 use serde_json::Value;
 
 use super::components_to_apiserver::words;
+use super::question::Question;
+use super::role::Answer;
 use super::running::{self, Running};
 use super::scene::{Account, Scene};
 use super::{AttackError, Evidence, Finding, Wishes, answered};
-use crate::lab::plan::{HostKind, Plan};
+use crate::lab::plan::{HostKind, Plan, endpoint};
 use crate::lab::state::LabDir;
 
 /// A fake kubelet on the wire answers `kubectl logs`.
@@ -29,17 +31,29 @@ pub fn ca(scene: &mut Scene, wishes: &Wishes) -> Result<Finding, AttackError> {
     }
     let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/log");
     let answer = scene.api_get(&path);
+    let verbs = streams(scene, &namespace, &name)?;
     let events = attacker.finish();
     let mut evidence = vec![answered(&format!("kubectl -n {namespace} logs {name}"), &answer)];
+    evidence.extend(verbs.iter().map(|(verb, answer)| answered(verb, answer)));
     evidence.extend(events.iter().map(seen));
+    let refused = |answer: &Answer| (answer.body.clone() + &answer.error).contains("x509: ");
+    let typed = |of: &str| {
+        let keys = events.iter().filter(|event| event["event"] == "keystrokes" && event["of"] == of);
+        keys.into_iter().any(|event| event["text"].as_str().is_some_and(|text| text.contains(&scene.marker)))
+    };
+    let all_forged =
+        verbs.iter().all(|(_, answer)| answer.found) && ["exec", "attach"].into_iter().all(typed);
+    let all_refused = verbs.iter().all(|(_, answer)| refused(answer));
     let dialled = events.iter().any(|event| event["event"] == "dialled");
     let asked = events.iter().any(|event| event["event"] == "request");
     let x509 = answer.body.contains("x509: ");
     Ok(match () {
-        () if answer.found && asked => {
-            Finding::compromised("kubectl logs printed what the attacker on the wire wrote", evidence)
-        }
-        () if dialled && !asked && x509 => {
+        () if answer.found && asked && all_forged => Finding::compromised(
+            "kubectl logs printed what the attacker on the wire wrote; what was typed into exec and attach was \
+             noted, and port-forward was fed",
+            evidence,
+        ),
+        () if dialled && !asked && x509 && all_refused => {
             let why = answer.body.lines().next().unwrap_or_default();
             Finding::defeated(format!("the API server hung up on the fake kubelet: {why}"), evidence)
         }
@@ -85,6 +99,24 @@ pub fn seen_standing(attackers: Vec<Running>) -> Finding {
     }
 }
 
+/// The other verbs, as somebody with the role `edit` uses them: each question typed and answered.
+fn streams(scene: &Scene, namespace: &str, name: &str) -> Result<Vec<(&'static str, Answer)>, AttackError> {
+    scene.grant_edit(namespace)?;
+    let token = scene.token(namespace, "default", None)?;
+    let pod = format!("{}/api/v1/namespaces/{namespace}/pods/{name}", endpoint());
+    let keys = format!("password {}\nexit\n", scene.marker);
+    let mut answers = Vec::new();
+    for (verb, way, typed) in [
+        ("kubectl exec -i", "exec?command=sh&stdin=true&stdout=true&container=toolbox", keys.as_str()),
+        ("kubectl attach -i", "attach?stdin=true&stdout=true&container=toolbox", keys.as_str()),
+        ("kubectl port-forward", "portforward?ports=8080", "GET / HTTP/1.0\r\n\r\n"),
+    ] {
+        let question = Question::get(format!("{pod}/{way}")).typing(typed).find(&scene.marker);
+        answers.push((verb, scene.ask_from_host("control", Some(&token), &question)?));
+    }
+    Ok(answers)
+}
+
 /// What the attacker on the wire saw.
 fn seen(event: &Value) -> Evidence {
     let word = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
@@ -93,6 +125,8 @@ fn seen(event: &Value) -> Evidence {
         "handshake" => ("a TLS handshake ended, the client showed", word("client")),
         "refused" => ("the client refused", word("why")),
         "request" => ("an HTTP request came in", format!("{} {}", word("method"), word("path"))),
+        "keystrokes" => ("somebody typed", format!("{}: {}", word("of"), word("text"))),
+        "forwarded" => ("somebody used a forwarded port", word("text")),
         other => (other, event.to_string()),
     };
     Evidence { kind: "packet", what: format!("on wire: {what}"), sample }

@@ -37,6 +37,10 @@ fn ways(setting: Setting) -> &'static [&'static [Setting]] {
         ProxyGrants => &[&[ProxyGrants], &[AccessAuthorization]],
         PodToken => &[&[PodToken]],
         PodExternalIps => &[&[PodExternalIps]],
+        NodeJoin => &[&[NodeJoin]],
+        ToKubeletApproval => &[&[ToKubeletApproval]],
+        ProxyTransport => &[&[ProxyTransport, EgressTunnel]],
+        EgressTunnel => &[&[EgressTunnel]],
         KubeletReadOnlyPort => &[&[KubeletReadOnlyPort]],
         _ => &[],
     }
@@ -48,6 +52,8 @@ fn in_the_way(setting: Setting, settings: &Settings) -> Option<Setting> {
     match setting {
         // Upstream turns anonymous off where everything is allowed.
         AccessAnonymous if settings.insecure(AccessAuthorization) => Some(AccessAuthorization),
+        // Where kubelets sign for themselves nobody approves anything.
+        ToKubeletApproval if !settings.hardened(ToKubeletServing) => Some(ToKubeletServing),
         // Inside a tunnel there is nothing to redirect.
         ToKubeletCa if !settings.insecure(EgressTunnel) => Some(EgressTunnel),
         // No other road has an sshd at its end.
@@ -62,7 +68,7 @@ pub fn stage(setting: Setting) -> &'static [(Setting, Mode)] {
     use Setting::*;
     match setting {
         KubeletAuthentication => &[(KubeletAuthorization, Mode::Insecure)],
-        ToKubeletCa => &[(EgressTunnel, Mode::Insecure)],
+        ToKubeletCa | ToKubeletApproval | ProxyTransport => &[(EgressTunnel, Mode::Insecure)],
         EgressAgent => &[(EgressTunnel, Mode::Hardened)],
         EgressSshHostKey => &[(EgressTunnel, Mode::Partial)],
         _ => &[],
@@ -76,14 +82,20 @@ pub fn expected(settings: &Settings, setting: Setting) -> Expected {
         [] => own,
         ways => ways,
     };
-    let open = |way: &&&[Setting]| way.iter().all(|one| settings.insecure(*one));
+    let insecure = |one: &Setting| match one {
+        // An approver that goes by what nodes say of themselves can be told anything, and SSH tunnels are dialled
+        // from control: halfway is open.
+        Setting::ToKubeletApproval | Setting::EgressTunnel => !settings.hardened(*one),
+        _ => settings.insecure(*one),
+    };
+    let open = |way: &&&[Setting]| way.iter().all(insecure);
     let defeated = |decides| Expected { verdict: Verdict::Defeated, decides };
     match (ways.iter().find(open), in_the_way(setting, settings)) {
         (Some(_), Some(decides)) => defeated(decides),
         (Some([alone]), None) => Expected { verdict: Verdict::Compromised, decides: *alone },
         (Some(_), None) => Expected { verdict: Verdict::Compromised, decides: setting },
         (None, _) => {
-            let shut = ways[0].iter().find(|one| !settings.insecure(**one));
+            let shut = ways[0].iter().find(|one| !insecure(one));
             defeated(shut.copied().unwrap_or(setting))
         }
     }

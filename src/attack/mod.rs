@@ -10,9 +10,11 @@ mod apiserver_access;
 mod apiserver_egress;
 mod apiserver_proxy;
 mod apiserver_to_kubelet;
+mod approval;
 mod components_to_apiserver;
 mod expect;
 mod fake_hub;
+mod join;
 mod kubelet_access;
 mod node_to_apiserver;
 mod pod_to_apiserver;
@@ -20,6 +22,7 @@ mod question;
 pub mod role;
 mod running;
 mod scene;
+mod wire_view;
 
 use std::time::Instant;
 
@@ -131,6 +134,7 @@ const ATTACKS: &[(Setting, Run)] = &[
     (Setting::NodeCa, fake_hub::node_ca),
     (Setting::NodeCredential, node_to_apiserver::credential),
     (Setting::NodeRestriction, node_to_apiserver::restriction),
+    (Setting::NodeJoin, join::join),
     (Setting::PodToken, pod_to_apiserver::token),
     (Setting::PodRbac, pod_to_apiserver::rbac),
     (Setting::PodExternalIps, pod_to_apiserver::external_ips),
@@ -140,11 +144,14 @@ const ATTACKS: &[(Setting, Run)] = &[
     (Setting::AccessAuthorization, apiserver_access::authorization),
     (Setting::AccessAnonymous, apiserver_access::anonymous),
     (Setting::ToKubeletCa, apiserver_to_kubelet::ca),
+    (Setting::ToKubeletApproval, approval::approval),
     (Setting::KubeletAuthentication, kubelet_access::authentication),
     (Setting::KubeletAuthorization, kubelet_access::authorization),
     (Setting::KubeletReadOnlyPort, kubelet_access::read_only_port),
     (Setting::KubeletGrants, kubelet_access::grants),
+    (Setting::ProxyTransport, wire_view::transport),
     (Setting::ProxyGrants, apiserver_proxy::grants),
+    (Setting::EgressTunnel, wire_view::tunnel),
     (Setting::EgressAgent, apiserver_egress::agent_authentication),
     (Setting::EgressSshHostKey, apiserver_egress::ssh_host_key),
 ];

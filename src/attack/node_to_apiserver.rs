@@ -49,7 +49,7 @@ pub fn restriction(scene: &mut Scene, _: &Wishes) -> Result<Finding, AttackError
 }
 
 /// Where the attacker stands, and whom it is after.
-fn two(scene: &Scene) -> Result<(Node, Node), AttackError> {
+pub fn two(scene: &Scene) -> Result<(Node, Node), AttackError> {
     match &scene.nodes()[..] {
         [node, sibling, ..] => Ok((node.clone(), sibling.clone())),
         _ => Err(AttackError::Scene("this attack needs two nodes: `minilab node add`".into())),
@@ -57,7 +57,7 @@ fn two(scene: &Scene) -> Result<(Node, Node), AttackError> {
 }
 
 /// Asks with whatever a node's kubeconfig holds: a token, or a certificate and its key.
-fn ask(scene: &Scene, node: &Node, question: Question) -> Result<super::role::Answer, AttackError> {
+pub fn ask(scene: &Scene, node: &Node, question: Question) -> Result<super::role::Answer, AttackError> {
     let text = scene.output(&node.name, words(&["cat", KUBECONFIG]), Vec::new())?;
     let file: Kubeconfig = serde_yaml_ng::from_str(&text)
         .map_err(|error| AttackError::Scene(format!("{KUBECONFIG} of {}: {error}", node.name)))?;

@@ -38,6 +38,11 @@ impl Question {
         self
     }
 
+    /// Types this, once it is a WebSocket.
+    pub fn typing(self, text: &str) -> Question {
+        self.websocket().with("--data", text)
+    }
+
     /// By WebSocket, as `kubectl exec` does.
     pub fn websocket(mut self) -> Question {
         self.more.push("--websocket".into());

@@ -5,6 +5,7 @@
 
 mod attack;
 mod certs;
+mod demo;
 mod doctor;
 mod down;
 mod exec;
@@ -21,6 +22,7 @@ mod roles;
 mod status;
 mod switch;
 mod table;
+mod trace;
 mod up;
 mod verify;
 mod version;
@@ -119,6 +121,10 @@ enum LabCommand {
     Verify(verify::Verify),
     /// Show what crosses the untrusted network, and what of it can be read
     Wire(wire::Wire),
+    /// Run kubectl and show every hop the verb took: who dialled whom, with what, checked by whom
+    Trace(trace::Trace),
+    /// See one attack work and then fail, in a minute
+    Demo(demo::Demo),
     /// Explain a path, or an error text: what it means, who attacks from where, what to try next
     Explain(explain::Explain),
     /// The course: exercises that begin with a working attack and end with a repair that holds
@@ -287,6 +293,8 @@ fn dispatch(command: LabCommand, lab: &LabDir) -> Outcome {
         LabCommand::Attack(attack) => attack.run(lab),
         LabCommand::Verify(verify) => verify.run(lab),
         LabCommand::Wire(wire) => wire.run(lab),
+        LabCommand::Trace(trace) => trace.run(lab),
+        LabCommand::Demo(demo) => demo.run(lab),
         LabCommand::Explain(explain) => explain.run(lab),
         LabCommand::Lab(course) => course.run(lab),
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::attack::run_all;
 use super::{Answer, Outcome, Output, Trouble, report, up};
 use crate::attack::{Report, Verdict, Wishes, attacked, stage};
-use crate::lab::paths::{Mode, Profile, Setting, Settings, name, rows};
+use crate::lab::paths::{Mode, Profile, Setting, SettingInfo, Settings, Stand, name, rows};
 use crate::lab::state::LabDir;
 use crate::lab::switch::Switch;
 
@@ -94,14 +94,13 @@ impl Verify {
         match self.output.json() {
             true => {
                 let none: Vec<_> =
-                    none.iter().map(|(_, row)| json!({"path": name(row.id), "why": row.attack})).collect();
+                    none.iter().map(|(_, row)| json!({"path": name(row.id), "why": without(row)})).collect();
                 super::print_json(&json!({
                     "results": reports, "asExpected": as_expected, "withoutAttack": none, "notCovered": NOT_COVERED,
                 }))?;
             }
             false => {
-                none.iter()
-                    .for_each(|(_, row)| println!("{}: no attack of its own: {}", name(row.id), row.attack));
+                none.iter().for_each(|(_, row)| println!("{}: {}", name(row.id), without(row)));
                 let count = |verdict| reports.iter().filter(|report| report.verdict == verdict).count();
                 println!(
                     "{} compromised, {} defeated, {} inconclusive; {}",
@@ -114,6 +113,14 @@ impl Verify {
             }
         }
         Ok(if as_expected { Answer::Done } else { Answer::NotSo })
+    }
+}
+
+/// Why a setting is not attacked.
+fn without(row: &SettingInfo) -> String {
+    match row.stands.contains(&Stand::Nowhere) {
+        true => format!("no attack of its own: {}", row.attack),
+        false => format!("not attacked here ({})", row.attack),
     }
 }
 

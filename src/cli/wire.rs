@@ -109,7 +109,7 @@ impl Wire {
 }
 
 /// Which path a connection from one to the other belongs to.
-fn path_of(from: SocketAddrV4, to: SocketAddrV4) -> Option<&'static str> {
+pub fn path_of(from: SocketAddrV4, to: SocketAddrV4) -> Option<&'static str> {
     let hub = |at: &SocketAddrV4| [BALANCER, CONTROL].contains(at.ip());
     let in_pod = |at: &Ipv4Addr| at.octets()[..2] == [10, 244];
     match to.port() {

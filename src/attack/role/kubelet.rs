@@ -1,8 +1,9 @@
 //! A fake kubelet on the wire: any certificate, any log.
 //!
 //! It takes the place of a real one for whoever dials it through this host. To a client that verifies it gets
-//! as far as a handshake that is refused; to one that does not, it is the kubelet: `containerLogs` answers
-//! what it was told to say. What it cannot do is pass the API server's client certificate on.
+//! as far as a handshake that is refused; to one that does not, it is the kubelet: every log and page is what
+//! it was told to say, and what is typed it notes ([`super::streams`]). What it cannot do is pass the API
+//! server's client certificate on. With a certificate in ATTACKER_IDENTITY it shows that one.
 
 use std::convert::Infallible;
 use std::net::SocketAddrV4;
@@ -19,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::redirect::{redirect, standing};
-use super::say;
+use super::{say, streams};
 use crate::net::{Identity, Protocols, ServingCert, io_text};
 use crate::pki::{self, Facts};
 
@@ -36,9 +37,7 @@ impl FakeKubelet {
     pub async fn run(self) -> anyhow::Result<()> {
         let listener = crate::net::bind("0.0.0.0:0".parse()?).await?;
         let here = SocketAddrV4::new(standing(), listener.local_addr()?.port());
-        // As a kubelet's own would look, and signed by nobody anybody knows.
-        let issued = pki::self_signed_serving("node")?;
-        let identity = Identity { cert_pem: issued.cert_pem.into(), key_pem: issued.key_pem.into() };
+        let identity = identity()?;
         let acceptor = TlsAcceptor::from(ServingCert::new(&identity)?.server_config(Protocols::H1)?);
         let redirected = redirect(self.victim, here)?;
         say(&json!({"event": "ready", "at": here}));
@@ -77,27 +76,34 @@ where
             say(
                 &json!({"event": "request", "method": request.method().as_str(), "path": request.uri().to_string()}),
             );
-            Ok::<_, Infallible>(answer(request.uri().path(), &log))
+            Ok::<_, Infallible>(answer(request, log))
         }
     });
     // With TLS 1.3 a client that refuses us does so after our handshake is over.
-    if let Err(error) =
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), service).await
-    {
+    let http = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), service);
+    if let Err(error) = http.with_upgrades().await {
         let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         say(&json!({"event": "refused", "why": why}));
     }
 }
 
-fn answer(path: &str, log: &str) -> Response<Full<Bytes>> {
-    let (status, body) = match path.split('/').nth(1) {
-        Some("containerLogs") => (200, log.to_owned()),
-        Some("healthz") => (200, "ok".to_owned()),
-        _ => (404, "404 page not found\n".to_owned()),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
-    response
+/// What was given, or what looks as a kubelet's own would and is signed by nobody anybody knows.
+fn identity() -> anyhow::Result<Identity> {
+    if let Ok(pem) = std::env::var("ATTACKER_IDENTITY") {
+        return Ok(Identity { cert_pem: pem.clone().into(), key_pem: pem.into() });
+    }
+    let issued = pki::self_signed_serving("node")?;
+    Ok(Identity { cert_pem: issued.cert_pem.into(), key_pem: issued.key_pem.into() })
+}
+
+fn answer(request: Request<Incoming>, log: Arc<str>) -> Response<Full<Bytes>> {
+    match request.uri().path().split('/').nth(1) {
+        Some("exec") => streams::command("exec", request, log),
+        Some("attach") => streams::command("attach", request, log),
+        Some("portForward") => streams::forward(request, log),
+        Some("healthz") => Response::new(Full::from("ok")),
+        _ => Response::new(Full::from(log.as_bytes().to_vec())),
+    }
 }
 
 /// Resolves when whoever started the attack has gone or wants it to end.

@@ -16,6 +16,7 @@ mod request;
 mod rogue;
 mod silence;
 mod sshd;
+mod streams;
 
 use std::process::ExitCode;
 

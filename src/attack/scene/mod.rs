@@ -228,6 +228,23 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// An object as the administrator reads it; nothing where it cannot be read.
+    pub fn api_json(&self, path: &str) -> Option<Value> {
+        let client = self.client.clone();
+        let request = http::Request::get(path).body(Vec::new()).ok()?;
+        let body = self.runtime.block_on(client.request_text(request)).ok()?;
+        serde_json::from_str(&body).ok()
+    }
+
+    /// Takes away what the attacker made where it had no namespace.
+    pub fn api_delete(&self, path: &str) {
+        let client = self.client.clone();
+        if let Ok(request) = http::Request::delete(path).body(Vec::new()) {
+            // What is gone already is as well.
+            let _ = self.runtime.block_on(client.request_text(request));
+        }
+    }
+
     /// A merge patch by the administrator, to put something right again.
     pub fn api_patch(&self, path: &str, patch: &Value) -> Result<(), AttackError> {
         let body = patch.to_string().into_bytes();

@@ -445,7 +445,7 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "the marker is read, the page is forged",
                 defeated: "nothing of it on the wire",
                 flags: &[flag("kube-apiserver", "--egress-selector-config-file", "absent", "present")],
-                planned: false,
+                planned: true,
             },
             SettingInfo {
                 id: Setting::ProxyGrants,

@@ -149,6 +149,10 @@ mod tests {
                     }
                     Setting::EgressAgent => Some(("apiserver-egress.tunnel", Mode::Hardened)),
                     Setting::EgressSshHostKey => Some(("apiserver-egress.tunnel", Mode::Partial)),
+                    // What is contained is so by the tunnel: they are switched together.
+                    Setting::ProxyTransport if mode == Mode::Hardened => {
+                        Some(("apiserver-egress.tunnel", Mode::Hardened))
+                    }
                     _ => None,
                 };
                 spec.settings.extend(stage.map(|(stage, mode)| (stage.to_owned(), mode)));

@@ -91,6 +91,8 @@ fn manifest(settings: &Settings) -> String {
         format!("--agent-port={agents}"),
         format!("--admin-port={admin}"),
         format!("--health-port={health}"),
+        // Its only door to others is the agents'.
+        "--health-bind-address=127.0.0.1".into(),
         "--proxy-strategies=destHost,cidr,default".into(),
     ];
     if settings.hardened(Setting::EgressAgent) {
