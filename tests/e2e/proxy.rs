@@ -23,6 +23,9 @@ class Says(http.server.BaseHTTPRequestHandler):
             if not size: break
         if self.path == '/hop':
             self.send_response(302); self.send_header('Location', '/there?x=1'); self.send_header('Content-Length', '0'); self.end_headers(); return
+        if self.path == '/page':
+            page = b'<a href="/foo">x</a>'
+            self.send_response(200); self.send_header('Content-Type', 'text/html; charset=utf-8'); self.send_header('Content-Length', str(len(page))); self.end_headers(); self.wfile.write(page); return
         shown = getattr(self.connection, 'getpeercert', lambda binary: None)(True)
         text = '%s %s\n%sbody=%s\ncertificate=%s\n' % (self.command, self.path, self.headers, body, bool(shown))
         self.send_response(200); self.send_header('Content-Length', str(len(text))); self.send_header('Access-Control-Allow-Origin', '*'); self.end_headers()
@@ -107,6 +110,9 @@ fn pods_and_services_are_reached_through_the_api_server() {
     assert!(chunked.contains("GET /search\n") && chunked.contains("body=some words\n"), "{chunked}");
     // A redirect of the pod's leads back through the proxy, and so does the missing slash.
     assert!(raw(&lab, &format!("{base}/pods/web/proxy/hop")).starts_with("GET /there?x=1\n"));
+    let page = raw(&lab, &format!("{base}/pods/web/proxy/page"));
+    assert_eq!(page.trim_end(), format!("<a href=\"{base}/pods/web/proxy/foo\">x</a>"));
+    assert!(raw(&lab, &format!("{base}/pods/web/proxy/%ff")).starts_with("GET /%FF\n"));
     assert!(raw(&lab, &format!("{base}/pods/web/proxy")).starts_with("GET /\n"));
     let file = lab.home.path().join("body");
     std::fs::write(&file, "some words").unwrap();

@@ -269,6 +269,39 @@ spec:
     let own = address("self");
     python(&lab, "self", "node-1", &itself.replace("os.environ['SELF']", &format!("'{own}'")));
     says(&lab, "self", "ok hairpin");
+    host_port(&lab, &tcp);
+}
+
+/// A port of the node leads into the pod while there is one, and the pod knows its whole name.
+fn host_port(lab: &Lab, tcp: &dyn Fn(&str, u16) -> String) {
+    let door = "
+import os, socket
+t = socket.create_server(('', 9000))
+while True:
+    c, a = t.accept(); c.sendall((os.uname().nodename + ' sees ' + a[0]).encode()); c.close()
+";
+    lab.apply(
+        &serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "door"},
+            "spec": {
+                "nodeName": "node-1", "terminationGracePeriodSeconds": 0,
+                "hostname": "front", "subdomain": "house", "setHostnameAsFQDN": true,
+                "containers": [{"name": "c", "image": "minilab/toolbox", "command": ["python3", "-u", "-c", door],
+                    "ports": [{"containerPort": 9000, "hostPort": 12345}]}],
+            },
+        })
+        .to_string(),
+    );
+    let ask = || lab.minilab(&["exec", "control", "--", "python3", "-c", &tcp("192.0.2.11", 12345)]);
+    eventually(SOON, "the node's port leads into the pod", || match ask().stdout {
+        answer if answer.contains("front.house.default.svc.cluster.local sees 198.51.100.2") => Ok(()),
+        other => Err(other),
+    });
+    lab.kubectl(&["delete", "pod", "door"]).ok();
+    eventually(SOON, "and to nobody without it", || match ask().stderr {
+        refused if refused.contains("Connection refused") => Ok(()),
+        other => Err(other),
+    });
 }
 
 #[test]

@@ -46,7 +46,10 @@ pub fn program(spec: &ContainerSpec, sandbox: &Sandbox, image: &Image) -> Result
 /// The image's, the runtime's own, then the pod's; where the pod has one at the same place, only that.
 fn mounts(spec: &ContainerSpec, sandbox: &Sandbox, image: &Image) -> Vec<RootMount> {
     let read_only = |from: &Path, to: &Path| RootMount { from: from.into(), to: to.into(), read_only: true };
-    let mut mounts: Vec<RootMount> = image.binds.iter().map(|(from, to)| read_only(from, to)).collect();
+    // What a volume of the pod's covers of the image is not there: as files of any image under a mount.
+    let covered = |to: &Path| spec.mounts.iter().any(|mount| to.starts_with(&mount.container_path));
+    let shown = image.binds.iter().filter(|(_, to)| !covered(to));
+    let mut mounts: Vec<RootMount> = shown.map(|(from, to)| read_only(from, to)).collect();
     let hostname = sandbox.paths.hostname();
     let own = [(hostname.as_path(), "/etc/hostname"), (Path::new("/etc/resolv.conf"), "/etc/resolv.conf")];
     mounts.extend(

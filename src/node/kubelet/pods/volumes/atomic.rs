@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use jiff::Zoned;
@@ -18,6 +18,16 @@ use jiff::Zoned;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     pub bytes: Vec<u8>,
+    pub mode: u32,
+    /// Where it can be given away, whose it is and its mode then.
+    pub given: Option<Given>,
+}
+
+/// A file's owner beside the kubelet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Given {
+    pub user: Option<u32>,
+    pub group: Option<u32>,
     pub mode: u32,
 }
 
@@ -63,8 +73,20 @@ fn put(fresh: &Path, path: &Path, file: &File) -> io::Result<()> {
     let mut opened =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&target)?;
     io::Write::write_all(&mut opened, &file.bytes)?;
+    // An id that is not mapped in this lab can own nothing: then anybody may read what only it should.
+    let given = file.given.filter(|given| fchown(&opened, given.user, given.group).is_ok());
+    let mode = given.map_or(file.mode, |given| given.mode);
     // Set apart from opening, so that the umask has no say.
-    opened.set_permissions(fs::Permissions::from_mode(file.mode))
+    opened.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+/// Whether a file is as it would be made.
+fn is_as_made(meta: &fs::Metadata, file: &File) -> bool {
+    let mode = meta.permissions().mode() & 0o7777;
+    let is = |wanted: Option<u32>, found: u32| wanted.is_none_or(|wanted| wanted == found);
+    let given =
+        |given: Given| given.mode == mode && is(given.user, meta.uid()) && is(given.group, meta.gid());
+    file.given.is_some_and(given) || (mode == file.mode && file.given.is_none_or(|given| given.mode != mode))
 }
 
 /// The links users see, one for each first path component.
@@ -89,8 +111,8 @@ fn link_names(dir: &Path, payload: &Payload) -> io::Result<()> {
 fn same(dir: &Path, payload: &Payload) -> bool {
     let matches = |(path, file): (&PathBuf, &File)| {
         let target = dir.join(path);
-        let mode = fs::metadata(&target).map(|meta| meta.permissions().mode() & 0o7777);
-        mode.is_ok_and(|mode| mode == file.mode) && fs::read(&target).is_ok_and(|bytes| bytes == file.bytes)
+        fs::metadata(&target).is_ok_and(|meta| is_as_made(&meta, file))
+            && fs::read(&target).is_ok_and(|bytes| bytes == file.bytes)
     };
     count(dir) == payload.len() && payload.iter().all(matches)
 }
@@ -105,7 +127,7 @@ mod tests {
     use super::*;
 
     fn payload(pairs: &[(&str, &str)]) -> Payload {
-        let file = |text: &str| File { bytes: text.as_bytes().to_vec(), mode: 0o644 };
+        let file = |text: &str| File { bytes: text.as_bytes().to_vec(), mode: 0o644, given: None };
         pairs.iter().map(|(path, text)| (PathBuf::from(path), file(text))).collect()
     }
 

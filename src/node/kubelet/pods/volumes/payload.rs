@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection};
+use k8s_openapi::api::core::v1::{
+    Container, DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection,
+};
 
 use super::super::PodError;
 use super::super::downward::{Surroundings, field, resource};
 use super::super::objects::{Fetched, Objects, Source};
-use super::atomic::{File, Payload, stays_inside};
+use super::atomic::{File, Given, Payload, stays_inside};
 
 const DEFAULT_MODE: i32 = 0o644;
 /// Upstream's default life of a projected token.
@@ -42,12 +44,45 @@ impl Gather<'_> {
                 Part::Downward(files) => self.downward(files, mode, &mut payload)?,
                 Part::Token { audience, seconds, path } => {
                     let token = self.objects.token(self.pod, audience, *seconds).await?;
-                    // Upstream tightens it to 0600 where it can give the file to the container's user.
                     put(&mut payload, path, token.into_bytes(), mode)?;
+                    self.tighten(&mut payload, &PathBuf::from(path));
                 }
             }
         }
+        if let Some(group) = self.fs_group() {
+            // What the volume's group may read (`SetVolumeOwnership` of a read-only volume).
+            for file in payload.values_mut() {
+                let before = file.given.unwrap_or(Given { user: None, group: None, mode: file.mode });
+                file.given = Some(Given { group: Some(group), mode: before.mode | 0o440, ..before });
+            }
+        }
         Ok(Some(payload))
+    }
+
+    fn fs_group(&self) -> Option<u32> {
+        let security = self.pod.spec.as_ref()?.security_context.as_ref()?;
+        security.fs_group.and_then(|group| u32::try_from(group).ok()).filter(|group| *group != 0)
+    }
+
+    /// A token is for the containers' user alone, where they all have the same one, or for the pod's group.
+    fn tighten(&self, payload: &mut Payload, path: &PathBuf) {
+        let user = self.only_user();
+        if let Some(file) = payload.get_mut(path)
+            && (user.is_some() || self.fs_group().is_some())
+        {
+            file.given = Some(Given { user, group: None, mode: 0o600 });
+        }
+    }
+
+    /// The user every container runs as, if it is one (`FsUserFrom`).
+    fn only_user(&self) -> Option<u32> {
+        let spec = self.pod.spec.as_ref()?;
+        let of_pod = spec.security_context.as_ref().and_then(|security| security.run_as_user);
+        let all = spec.init_containers.iter().flatten().chain(&spec.containers);
+        let own = |one: &Container| one.security_context.as_ref().and_then(|security| security.run_as_user);
+        let mut users = all.map(|one| own(one).or(of_pod));
+        let first = users.next()??;
+        users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok()).flatten()
     }
 
     fn object(
@@ -113,7 +148,7 @@ fn put(payload: &mut Payload, path: &str, bytes: Vec<u8>, mode: i32) -> Result<(
     if !stays_inside(&path) {
         return Err(PodError::Volume(format!("invalid path: {}", path.display())));
     }
-    payload.insert(path, File { bytes, mode: u32::try_from(mode & 0o777).unwrap_or(0o644) });
+    payload.insert(path, File { bytes, mode: u32::try_from(mode & 0o777).unwrap_or(0o644), given: None });
     Ok(())
 }
 
