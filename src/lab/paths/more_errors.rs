@@ -383,6 +383,13 @@ pub(super) const ROWS: &[KnownError] = &[
         "minilab status",
     ),
     error(
+        &["can only create mirror pods"],
+        "node-to-apiserver.restriction",
+        "a node's key was used to create a pod",
+        "a kubelet may create only mirrors of its own static pods (NodeRestriction)",
+        "minilab explain node-to-apiserver.restriction",
+    ),
+    error(
         &["no route to host"],
         "apiserver-egress",
         "there is no way to that address",

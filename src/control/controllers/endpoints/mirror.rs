@@ -18,6 +18,9 @@ use crate::control::controllers::queue::{Next, Queue};
 use crate::control::controllers::workloads::ownership;
 use crate::control::controllers::world::{Actor, World};
 
+/// Annotations that speak of the Endpoints themselves (`cloneAndRemoveKeys`).
+const NOT_COPIED: [&str; 2] =
+    ["kubectl.kubernetes.io/last-applied-configuration", "endpoints.kubernetes.io/last-change-trigger-time"];
 const SERVICE: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const US: &str = "endpointslicemirroring-controller.k8s.io";
@@ -114,6 +117,8 @@ fn slice(endpoints: &Endpoints, subset: &EndpointSubset, family: &str, some: Vec
     let mut labels = endpoints.metadata.labels.clone().unwrap_or_default();
     labels.insert(SERVICE.into(), name.clone());
     labels.insert(MANAGED_BY.into(), US.into());
+    let notes = endpoints.metadata.annotations.iter().flatten();
+    let notes = notes.filter(|(key, _)| !NOT_COPIED.contains(&key.as_str()));
     let ports = subset.ports.iter().flatten().map(|port| EndpointPort {
         name: Some(port.name.clone().unwrap_or_default()),
         port: Some(port.port),
@@ -127,6 +132,7 @@ fn slice(endpoints: &Endpoints, subset: &EndpointSubset, family: &str, some: Vec
             generate_name: Some(format!("{name}-")),
             namespace: endpoints.metadata.namespace.clone(),
             labels: Some(labels),
+            annotations: Some(notes.map(|(key, value)| (key.clone(), value.clone())).collect()),
             owner_references: Some(vec![ownership::reference(endpoints)]),
             ..ObjectMeta::default()
         },
@@ -165,6 +171,11 @@ mod tests {
             ("db", "db", US)
         );
         assert_eq!(slices[0].ports.as_ref().unwrap()[0].port, Some(5432));
+        let mut noted = endpoints(json!({}));
+        let notes = json!({"team": "db", "kubectl.kubernetes.io/last-applied-configuration": "{}"});
+        noted.metadata.annotations = serde_json::from_value(notes).unwrap();
+        let copied = desired(&noted)[0].metadata.annotations.clone().unwrap();
+        assert_eq!(copied.into_iter().collect::<Vec<_>>(), [("team".to_owned(), "db".to_owned())]);
     }
 
     #[test]

@@ -26,7 +26,12 @@ pub async fn reconcile(
             None => world.slices.learn(api.create(&PostParams::default(), &wanted).await?),
             Some(old) if same(&old, &wanted) => {}
             Some(old) => {
-                wanted.metadata = ObjectMeta { labels: wanted.metadata.labels, ..old.metadata.clone() };
+                let kept = old.metadata.clone();
+                wanted.metadata = ObjectMeta {
+                    labels: wanted.metadata.labels,
+                    annotations: wanted.metadata.annotations.or(kept.annotations),
+                    ..old.metadata.clone()
+                };
                 let name = old.metadata.name.as_deref().unwrap_or_default();
                 world.slices.learn(api.replace(name, &PostParams::default(), &wanted).await?);
             }
@@ -46,4 +51,8 @@ pub async fn reconcile(
 fn same(a: &EndpointSlice, b: &EndpointSlice) -> bool {
     a.endpoints.as_deref().unwrap_or_default() == b.endpoints.as_deref().unwrap_or_default()
         && a.metadata.labels == b.metadata.labels
+        // A slice whose wish names none keeps what others wrote there.
+        && b.metadata.annotations.as_ref().is_none_or(|wanted| {
+            a.metadata.annotations.as_ref().map_or(wanted.is_empty(), |known| known == wanted)
+        })
 }
