@@ -2,7 +2,7 @@
 //! best in the same run. Nothing here passes or fails; the numbers are for people.
 //!
 //! `just bench --rounds 20` repeats more; `just bench api` runs one part (`up`, `memory`, `pods`, `api`,
-//! `streams`, `services`, `network`, `tunnel`).
+//! `streams`, `services`, `network`, `tunnel`, `switch`).
 
 mod api;
 mod figures;
@@ -16,6 +16,7 @@ mod pods;
 #[path = "../../src/stream/mod.rs"]
 mod stream;
 mod streams;
+mod switch;
 mod tunnel;
 mod up;
 
@@ -33,6 +34,7 @@ const PARTS: &[(&str, Measure)] = &[
     ("services", network::programming),
     ("network", |lab, _, report| network::traffic(lab, report)),
     ("tunnel", tunnel::measure),
+    ("switch", switch::measure),
 ];
 
 fn main() -> anyhow::Result<()> {

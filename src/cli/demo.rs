@@ -88,7 +88,10 @@ impl Screen {
 
     fn heading(&mut self, text: &str) -> anyhow::Result<()> {
         let (on, off) = if self.colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-        writeln!(std::io::stdout(), "\n{on}{text}{off}")?;
+        writeln!(std::io::stdout())?;
+        for row in broken(text, 2 * PANE + 3) {
+            writeln!(std::io::stdout(), "{on}{row}{off}")?;
+        }
         self.pause()
     }
 
@@ -96,14 +99,24 @@ impl Screen {
     fn act(&mut self, report: &Report) -> anyhow::Result<()> {
         self.line("WHAT THE USER SEES", "WHAT THE WIRE SAW")?;
         self.line(&"-".repeat(PANE), &"-".repeat(PANE))?;
-        for evidence in &report.evidence {
-            let sample = evidence.sample.lines().next().unwrap_or_default();
+        // Each command dials once: what the wire saw from one dial to the next is its.
+        let mut dials: Vec<String> = Vec::new();
+        for evidence in report.evidence.iter().filter(|one| one.kind != "answer") {
             let what = evidence.what.trim_start_matches("on wire: ");
-            let (left, right) = match evidence.kind {
-                "answer" => (format!("$ {}\n{sample}", evidence.what), String::new()),
-                _ => (String::new(), format!("{what}: {sample}")),
-            };
-            self.line(&left, &right)?;
+            if what.starts_with("a connection came in") || dials.is_empty() {
+                dials.push(String::new());
+            }
+            if let Some(last) = dials.last_mut() {
+                *last += &format!("{what}: {}\n", first_line(&evidence.sample));
+            }
+        }
+        let mut dials = dials.into_iter();
+        for evidence in report.evidence.iter().filter(|one| one.kind == "answer") {
+            let left = format!("$ {}\n{}", evidence.what, first_line(&said(&evidence.sample)));
+            self.line(&left, &dials.next().unwrap_or_default())?;
+        }
+        for more in dials {
+            self.line("", &more)?;
         }
         self.heading(&format!("{}: {}", report.verdict.to_string().to_uppercase(), report.observed))
     }
@@ -143,7 +156,7 @@ impl Screen {
 
 /// Two texts beside each other, each broken to its pane.
 fn beside(left: &str, right: &str) -> Vec<String> {
-    let (left, right) = (broken(left), broken(right));
+    let (left, right) = (broken(left, PANE), broken(right, PANE));
     let rows = left.len().max(right.len());
     let cell = |side: &[String], at: usize| side.get(at).cloned().unwrap_or_default();
     (0..rows)
@@ -151,14 +164,45 @@ fn beside(left: &str, right: &str) -> Vec<String> {
         .collect()
 }
 
-fn broken(text: &str) -> Vec<String> {
+/// Between words where there are some short enough.
+fn broken(text: &str, width: usize) -> Vec<String> {
     let mut rows = Vec::new();
     for line in text.lines() {
         // What came over a wire may try to draw on the terminal.
-        let letters: Vec<char> = line.chars().map(|one| if one.is_control() { ' ' } else { one }).collect();
-        rows.extend(letters.chunks(PANE).map(|chunk| chunk.iter().collect::<String>()));
+        let clean: String = line.chars().map(|one| if one.is_control() { ' ' } else { one }).collect();
+        let mut row = String::new();
+        for word in clean.split_whitespace() {
+            let mut letters: Vec<char> = word.chars().collect();
+            if !row.is_empty() && row.chars().count() + 1 + letters.len() > width {
+                rows.push(std::mem::take(&mut row));
+            }
+            while letters.len() > width {
+                let rest = letters.split_off(width);
+                rows.push(letters.into_iter().collect());
+                letters = rest;
+            }
+            if !row.is_empty() {
+                row.push(' ');
+            }
+            row.extend(letters);
+        }
+        rows.push(row);
     }
     rows
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// An answer as kubectl prints it: without its code, and of a Status the message.
+fn said(sample: &str) -> String {
+    let body = sample.split_once(' ').map_or(sample, |(_, body)| body);
+    let status: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    match status.as_ref().and_then(|status| status["message"].as_str()) {
+        Some(message) => format!("Error from server: {message}"),
+        None => body.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -172,5 +216,12 @@ mod tests {
         assert!(rows.iter().all(|row| row.chars().count() <= 80 && !row.contains('\u{1b}')));
         assert!(rows[0].ends_with("| on [2J wire"));
         assert_eq!(beside("a", ""), [format!("a{} |", " ".repeat(PANE - 1))]);
+        assert_eq!(broken("one two three", 7), ["one two", "three"]);
+    }
+
+    #[test]
+    fn a_refusal_reads_as_kubectl_says_it() {
+        assert_eq!(said("500 {\"message\": \"no\"}"), "Error from server: no");
+        assert_eq!(said("200 a log"), "a log");
     }
 }

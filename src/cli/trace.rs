@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use super::wire::path_of;
 use super::{Answer, Outcome, Output, Trouble, table};
 use crate::attack::watch_wire;
+use crate::lab::files::Tree;
 use crate::lab::plan::{BALANCER, CONTROL, HostKind, Plan};
 use crate::lab::protocol::{Control, RoleStatus};
 use crate::lab::state::LabDir;
@@ -105,6 +107,11 @@ impl Trace {
             [vec![(at + 1).to_string(), way], cells.into()].concat()
         });
         table::print(&["HOP", "WHO DIALS WHOM", "WHAT", "SHOWS", "PEER VERIFIED BY", "ON THE WIRE"], rows)?;
+        if hops.iter().any(|hop| hop.protocol.ends_with("that was open")) {
+            println!(
+                "\nWhat crosses a connection that was open may be a heartbeat as well: ciphertext does not say."
+            );
+        }
         Ok(())
     }
 }
@@ -191,8 +198,15 @@ fn on_wire(lab: &LabDir, plan: &Plan, roles: &[RoleStatus], events: &[Value]) ->
         }
         note(seen.entry(key).or_default(), event);
     }
-    let rows = order.into_iter().filter_map(|key| Some((key, seen.get(&key)?)));
-    rows.map(|((from, to), seen)| hop(lab, plan, roles, from, to, seen)).collect()
+    let mut hops: Vec<Hop> = Vec::new();
+    for ((from, to), seen) in order.into_iter().filter_map(|key| Some((key, seen.get(&key)?))) {
+        let hop = hop(lab, plan, roles, from, to, seen);
+        // Before and behind wire's translation it is the same connection.
+        if !hops.contains(&hop) {
+            hops.push(hop);
+        }
+    }
+    hops
 }
 
 fn note(seen: &mut Seen, event: &Value) {
@@ -224,6 +238,7 @@ fn hop(
     let (shows, verified_by) = match path {
         "apiserver-to-kubelet" => of_api_server(lab, roles),
         "apiserver-proxy" => ("nothing".into(), "nobody".into()),
+        "node-to-apiserver" => of_kubelet(lab, &host_of(plan, from)),
         "kubelet-access" => ("what the caller has".into(), "the caller's choice".into()),
         _ => ("its own credential".into(), "its kubeconfig".into()),
     };
@@ -275,6 +290,24 @@ fn of_api_server(lab: &LabDir, roles: &[RoleStatus]) -> (String, String) {
         None => "nobody: no --kubelet-certificate-authority".into(),
     };
     (shown.unwrap_or_else(|| "nothing".into()), verified)
+}
+
+/// What a node's files have its kubelet show, and whether it looks at the API server's certificate.
+fn of_kubelet(lab: &LabDir, host: &str) -> (String, String) {
+    let read = |path: &str| Tree::of(lab, host).and_then(|tree| tree.read(Path::new(path))).ok().flatten();
+    let own = read("/var/lib/kubelet/pki/kubelet-client-current.pem");
+    let conf = read("/etc/kubernetes/kubelet.conf").unwrap_or_default();
+    let conf = String::from_utf8_lossy(&conf);
+    let facts = own.and_then(|pem| Facts::from_pem(&pem).ok());
+    let shows = match facts {
+        Some(facts) if !conf.contains("token:") => format!("certificate {}", facts.cn),
+        _ => "the token in kubelet.conf".into(),
+    };
+    let verified = match conf.contains("insecure-skip-tls-verify: true") {
+        true => "nobody: insecure-skip-tls-verify",
+        false => "kubelet, by kubelet.conf's CA",
+    };
+    (shows, verified.into())
 }
 
 fn host_of(plan: &Plan, address: Ipv4Addr) -> String {

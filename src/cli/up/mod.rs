@@ -100,6 +100,15 @@ fn stopped(lab: &LabDir) -> Trouble {
     Trouble::new(Answer::NotRunning, STOPPED, format!("`{} up` starts it again", myself(lab)))
 }
 
+/// A `harden` or `soften` that was killed half-way is undone by whoever comes next.
+fn mend(lab: &LabDir, spec: &Spec, progress: &mut Progress) {
+    match crate::lab::switch::mend(lab, spec) {
+        Ok(false) => {}
+        Ok(true) => progress.note("A switch that was cut short is undone"),
+        Err(error) => progress.note(&format!("A switch that was cut short is not undone: {error}")),
+    }
+}
+
 impl Up {
     pub fn run(self, lab: &LabDir) -> Outcome {
         let mut progress = Progress::new(self.output.json(), self.quiet);
@@ -150,6 +159,7 @@ impl Up {
             true => None,
             false => Some(kubeconfig::merge(lab, &spec, &material, self.kubeconfig.as_deref())),
         };
+        mend(lab, &spec, progress);
         drop(lock);
         let ready = if self.no_wait { Ok(Answer::Done) } else { self.wait(lab, &plan, wait.until, progress) };
         if lab.is_running() {
@@ -238,6 +248,7 @@ impl Up {
             let remedy = format!("`{0} down`, then `{0} up --port {port}`", myself(lab));
             return Err(Trouble::new(Answer::Usage, what, remedy));
         }
+        mend(lab, &spec, progress);
         progress.clear();
         let server = format!("https://127.0.0.1:{}", spec.port);
         progress.json(&json!({"result": "running", "lab": lab.name, "server": server}));
