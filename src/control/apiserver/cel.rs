@@ -35,6 +35,14 @@ impl Expression {
     /// # Errors
     /// What is wrong with it, as a field's error says it.
     pub fn compile(source: &str, variable: &str) -> Result<Self, String> {
+        Self::compile_for(source, &[variable])
+    }
+
+    /// The same with several variables.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn compile_for(source: &str, known: &[&str]) -> Result<Self, String> {
         let program = library().compile(source).map_err(|error| format!("compilation failed: {error}"))?;
         let references = program.references();
         // What a macro binds (`list.exists(one, …)`) is no variable of ours, nor what it counts in.
@@ -42,7 +50,8 @@ impl Expression {
         let bound = |name: &str| {
             !name.starts_with(|c: char| c.is_ascii_alphabetic()) || packed.contains(&format!("({name},"))
         };
-        if let Some(name) = references.variables().into_iter().find(|name| *name != variable && !bound(name))
+        if let Some(name) =
+            references.variables().into_iter().find(|name| !known.contains(name) && !bound(name))
         {
             return Err(format!("compilation failed: undeclared reference to '{name}' (in container '')"));
         }
@@ -57,10 +66,17 @@ impl Expression {
     /// The expression's value where its variable is this.
     pub fn evaluate(&self, variable: &str, value: &Value) -> Result<Value, String> {
         let failed = |why: String| format!("expression '{}' resulted in error: {why}", self.source);
+        self.value_of(&[(variable, converted(value))]).map_err(failed)
+    }
+
+    /// The expression's value where its variables are these.
+    pub fn value_of(&self, variables: &[(&str, cel::Value)]) -> Result<Value, String> {
         let mut context = Context::with_env(Arc::clone(library()));
-        context.add_variable_from_value(variable, converted(value));
-        let result = self.program.execute(&context).map_err(|error| failed(error.to_string()))?;
-        result.json().map_err(|error| failed(error.to_string()))
+        for (name, value) in variables {
+            context.add_variable_from_value(*name, value.clone());
+        }
+        let result = self.program.execute(&context).map_err(|error| error.to_string())?;
+        result.json().map_err(|error| error.to_string())
     }
 
     /// The value of an expression that must be true or false.
@@ -82,6 +98,22 @@ fn converted(value: &Value) -> cel::Value {
             let pairs = fields.iter().map(|(name, value)| (name.clone(), converted(value)));
             pairs.collect::<HashMap<_, _>>().into()
         }
+    }
+}
+
+/// JSON as CEL has it where whole numbers are whole.
+pub fn exactly(value: &Value) -> cel::Value {
+    match value {
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => cel::Value::Int(whole),
+            None => cel::Value::Float(number.as_f64().unwrap_or_default()),
+        },
+        Value::Array(list) => list.iter().map(exactly).collect::<Vec<_>>().into(),
+        Value::Object(fields) => {
+            let pairs = fields.iter().map(|(name, value)| (name.clone(), exactly(value)));
+            pairs.collect::<HashMap<_, _>>().into()
+        }
+        other => converted(other),
     }
 }
 

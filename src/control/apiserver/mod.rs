@@ -13,6 +13,7 @@ pub mod bootstrap;
 pub mod call;
 mod cel;
 mod chain;
+mod custom;
 mod discovery;
 mod encode;
 mod features;

@@ -16,7 +16,6 @@ use super::admission::Admission;
 use super::audit::Audit;
 use super::authn::Authenticator;
 use super::authz::{Authorizer, AuthzFlags};
-use super::chain;
 use super::flags::Flags;
 use super::kubelet::KubeletClient;
 use super::lists::Lists;
@@ -24,6 +23,7 @@ use super::masters::{Advertised, Masters};
 use super::proxy::Proxy;
 use super::serving::Files;
 use super::system::{self, FrontDoor};
+use super::{chain, custom};
 use crate::control::store::Store;
 use crate::net::{self, Identity, Protocols, Roads, Server, ServingCert};
 use crate::sys::inherit;
@@ -177,6 +177,7 @@ impl Prepared {
             })??;
         let api = build_api(&self.flags, &self.roads, store)?;
         let masters = Masters::new(advertised(&self.flags), self.flags.endpoint_reconciler_type);
+        custom::controller::load(&api.store);
         let own = async {
             masters.mend_service(&api).await.map_err(ServeError::Own)?;
             system::ensure(&api, &masters).await.map_err(ServeError::Own)
@@ -193,6 +194,7 @@ impl Prepared {
             tokio::spawn(system::expire_events(api.clone(), system::EVENT_TTL)),
             tokio::spawn(compact(api.store.clone())),
             tokio::spawn(files.follow(self.cert)),
+            tokio::spawn(custom::controller::keep(api.clone())),
         ];
         let mut serving = tokio::task::JoinSet::new();
         for (name, listener, server) in self.listeners {

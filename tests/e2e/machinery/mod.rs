@@ -3,11 +3,17 @@
 //! Against an API server alone: nothing here needs a node.
 
 mod apply;
+mod custom;
 
 use crate::kit::clients::{self, Kubectl};
 use crate::kit::server::ApiServer;
 
 /// kubectl with this input; must succeed.
+#[track_caller]
+fn ok(server: &ApiServer, arguments: &[&str], input: &str) -> String {
+    ok_of(server, clients::any(), arguments, input)
+}
+
 #[track_caller]
 fn ok_of(server: &ApiServer, kubectl: &Kubectl, arguments: &[&str], input: &str) -> String {
     let (code, stdout, stderr) = server.kubectl(kubectl, arguments, input);

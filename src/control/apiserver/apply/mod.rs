@@ -43,7 +43,10 @@ pub fn shape(row: &Resource) -> Arc<Shape> {
         let definitions = definitions.as_object().unwrap_or(&empty);
         Arc::new(Shape::read(&schemas::reference(&names[0].object), definitions))
     };
-    row.shape.get_or_init(make).clone()
+    match row.custom() {
+        Some(custom) => custom.shape(make),
+        None => row.shape.get_or_init(make).clone(),
+    }
 }
 
 /// The caller's name among the managers: what it says, or the beginning of its user agent.
@@ -279,7 +282,7 @@ impl Edit for Applied<'_> {
     fn prepare(&self, row: &Resource, object: &mut Value, old: &Value) -> Result<()> {
         match self.part {
             Some((keep, _)) => keep(row, object, old),
-            None => (row.strategy.prepare_update)(object, old),
+            None => row.prepare_change(object, old),
         }
         Ok(())
     }
@@ -287,7 +290,7 @@ impl Edit for Applied<'_> {
     fn check(&self, row: &Resource, object: &Value, old: &Value) -> Vec<Cause> {
         match self.part {
             Some((_, check)) => check(row, object, old),
-            None => (row.strategy.validate)(object, Some(old)),
+            None => row.problems(object, Some(old)),
         }
     }
 

@@ -30,7 +30,7 @@ const ORDER: [&str; 17] = [
 /// The named groups, in order, each with its versions.
 pub fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for row in registry::all().iter().filter(|row| !row.group.is_empty()) {
+    for row in registry::every().into_iter().filter(|row| !row.group.is_empty()) {
         match groups.iter_mut().find(|(group, _)| *group == row.group) {
             Some((_, versions)) if versions.contains(&row.version) => {}
             Some((_, versions)) => versions.push(row.version),
@@ -40,10 +40,29 @@ pub fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
     let rank = |group: &str| ORDER.iter().position(|own| *own == group).unwrap_or(ORDER.len());
     groups.sort_by_key(|(group, _)| (rank(group), *group));
     groups
+        .iter_mut()
+        .for_each(|(_, versions)| versions.sort_by_key(|version| std::cmp::Reverse(age(version))));
+    groups
+}
+
+/// What makes one version come before another (`version.CompareKubeAwareVersionStrings`): released ones first,
+/// then beta, then alpha, each by its numbers; any other word comes last.
+fn age(version: &str) -> (u8, u64, u64) {
+    let numbers = |text: &str| text.parse::<u64>().ok();
+    let read = || {
+        let rest = version.strip_prefix('v')?;
+        for (word, rank) in [("beta", 2), ("alpha", 1)] {
+            if let Some((major, minor)) = rest.split_once(word) {
+                return Some((rank, numbers(major)?, if minor.is_empty() { 0 } else { numbers(minor)? }));
+            }
+        }
+        Some((3, numbers(rest)?, 0))
+    };
+    read().unwrap_or_default()
 }
 
 fn rows(group: &str, version: &str) -> Vec<&'static Resource> {
-    registry::all().iter().filter(|row| row.group == group && row.version == version).collect()
+    registry::every().into_iter().filter(|row| row.group == group && row.version == version).collect()
 }
 
 /// `GET /api`.

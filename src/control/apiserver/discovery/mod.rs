@@ -114,8 +114,7 @@ fn etag(hash: &str) -> HeaderValue {
 
 /// `/openapi/v3/…`: with the right `hash` it may be kept for ever.
 fn third_version(call: &Call, path: &str) -> Result<Response> {
-    let documents = slow(openapi::v3);
-    let document = documents.get(path).ok_or_else(Status::no_such_path)?;
+    let document = slow(|| openapi::third(path)).ok_or_else(Status::no_such_path)?;
     match call.query.text("hash") {
         Some(hash) if hash != document.hash => {
             let place = format!("/openapi/v3/{path}?hash={}", document.hash);
@@ -126,7 +125,7 @@ fn third_version(call: &Call, path: &str) -> Result<Response> {
             Ok(response)
         }
         hash => {
-            let mut response = compressed(call, document);
+            let mut response = compressed(call, &document);
             if hash.is_some() {
                 let for_ever = HeaderValue::from_static("public, immutable");
                 response.headers_mut().insert(header::CACHE_CONTROL, for_ever);
@@ -149,7 +148,7 @@ fn second_version(call: &Call) -> Result<Response> {
     Ok(compressed(call, slow(openapi::v2)))
 }
 
-fn compressed(call: &Call, document: &'static Document) -> Response {
+fn compressed(call: &Call, document: &Document) -> Response {
     let gzip = accept::gzip(&call.headers);
     let body = if gzip { document.compressed.clone() } else { document.text() };
     let mut response = tagged(call, "application/json", etag(&document.hash), body);

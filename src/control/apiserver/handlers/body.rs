@@ -85,8 +85,8 @@ fn json(body: &Bytes) -> Result<Value> {
 pub fn decode(row: &Resource, object: Value, fields: FieldValidation) -> Result<Decoded> {
     let api_version = row.api_version();
     let names = Names { kind: row.kind, version: row.version, api_version: &api_version };
-    let mut decoded = decode_as(&names, row.decode, object, fields)?;
-    (row.strategy.default)(&mut decoded.object);
+    let mut decoded = decode_as(&names, |object| row.read(object), object, fields)?;
+    row.fill_defaults(&mut decoded.object);
     Ok(decoded)
 }
 
@@ -108,7 +108,7 @@ struct Names<'a> {
 
 fn decode_as(
     names: &Names<'_>,
-    read: fn(&Value) -> std::result::Result<Value, String>,
+    read: impl Fn(&Value) -> std::result::Result<Value, String>,
     mut object: Value,
     fields: FieldValidation,
 ) -> Result<Decoded> {

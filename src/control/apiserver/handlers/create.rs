@@ -8,7 +8,7 @@ use super::admit::Write;
 use super::body;
 use super::meta;
 use super::options::WriteOptions;
-use crate::api::status::{Result, Status};
+use crate::api::status::{Result, Status, qualified};
 use crate::control::apiserver::admission::Operation;
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
@@ -37,24 +37,29 @@ pub async fn store_new(
     options: WriteOptions,
     managed: Option<Value>,
 ) -> Result<Response> {
+    if row.custom().is_some_and(|custom| custom.terminating) {
+        let what = qualified(row.group, row.plural);
+        let why = format!("create is not supported on resources of kind {what:?}");
+        return Err(Status::new(405, "MethodNotAllowed", why));
+    }
     meta::place(row, &mut object, &call.asked().namespace)?;
     let generated = meta::text(&object, "name").is_empty();
     meta::fill_new(row, &mut object)?;
     let managed = managed.unwrap_or_else(|| {
         let mut as_sent = object.clone();
-        (row.strategy.prepare_create)(&mut as_sent);
+        row.prepare_new(&mut as_sent);
         apply::created(call, row, &as_sent)
     });
     meta::set(&mut object, "managedFields", managed);
     let write = Write { call, row, operation: Operation::Create, old: None, dry_run: options.dry_run };
     let mut object = write.mutate(object).await?;
-    (row.strategy.prepare_create)(&mut object);
+    row.prepare_new(&mut object);
     attribute_to(call, row, &mut object);
     // Held until the write is over.
     let _held = addresses::allocate(&call.api, row, &mut object, None)?;
-    encode::prune(&mut object);
+    row.tidy(&mut object);
     let name = meta::text(&object, "name").to_owned();
-    let causes = (row.strategy.validate)(&object, None);
+    let causes = row.problems(&object, None);
     if !causes.is_empty() {
         return Err(Status::invalid(row.group, row.kind, &name, &causes));
     }
@@ -76,7 +81,7 @@ async fn commit(call: &Call, row: &'static Resource, mut object: Value, generate
         attempts -= 1;
         let name = meta::text(&object, "name").to_owned();
         let key = row.key(meta::text(&object, "namespace"), &name);
-        let change = Change::Put(encode::draft(&object));
+        let change = Change::Put(encode::draft(&row.stored_form(&object)));
         match call.api.store.write(&row.bucket, &key, Some(Expect::Absent), change).await {
             Ok(entry) => return super::entry(call, row, StatusCode::CREATED, &entry),
             Err(StoreError::Exists) if attempts > 0 => meta::generate_name(&mut object),

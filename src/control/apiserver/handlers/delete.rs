@@ -15,7 +15,7 @@ use crate::api::status::{Result, Status};
 use crate::control::apiserver::admission::Operation;
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
-use crate::control::apiserver::{encode, lists, respond};
+use crate::control::apiserver::{custom, encode, lists, respond};
 use crate::control::store::{Change, Entry, Expect, StoreError};
 
 const ATTEMPTS: usize = 16;
@@ -119,7 +119,7 @@ pub async fn remove(
         if options.dry_run {
             return Ok(Outcome::Dry(object));
         }
-        let draft = encode::draft(&object);
+        let draft = encode::draft(&row.stored_form(&object));
         let change = if goes { Change::Delete(draft) } else { Change::Put(draft) };
         let written =
             call.api.store.write(&row.bucket, &entry.key, Some(Expect::Revision(entry.mod_revision)), change);
@@ -146,6 +146,9 @@ fn plan(row: &Resource, old: &Value, options: &DeleteOptions) -> Result<Step> {
     let mut object = old.clone();
     if let Some(propagation) = options.propagation {
         propagation.mark(&mut object);
+    }
+    if row.group == custom::GROUP && row.plural == custom::PLURAL && !meta::deleting(old) {
+        custom::definition::mark_deleted(&mut object);
     }
     let held = meta::any(&object, "finalizers");
     if row.kind == "Namespace" && row.group.is_empty() {

@@ -5,6 +5,7 @@ use http::StatusCode;
 
 use crate::api::status::{Result, Status};
 use crate::control::apiserver::call::Call;
+use crate::control::apiserver::encode;
 use crate::control::apiserver::registry::Resource;
 use crate::control::store::Entry;
 
@@ -16,5 +17,18 @@ pub fn answer(call: &Call, row: &Resource) -> Result<Response> {
 pub fn find(call: &Call, row: &Resource) -> Result<Entry> {
     let asked = call.asked();
     let key = row.key(&asked.namespace, &asked.name);
-    call.api.store.get(&row.bucket, &key).ok_or_else(|| Status::not_found(row.group, row.plural, &asked.name))
+    let entry = call.api.store.get(&row.bucket, &key);
+    presented(row, entry.ok_or_else(|| Status::not_found(row.group, row.plural, &asked.name))?)
+}
+
+/// A stored object as the row has it: it may have been stored with another version.
+pub fn presented(row: &Resource, entry: Entry) -> Result<Entry> {
+    match row.converts() {
+        true => {
+            let mut entry = entry;
+            entry.value = row.presented(encode::object(&entry)?).to_string().into();
+            Ok(entry)
+        }
+        false => Ok(entry),
+    }
 }

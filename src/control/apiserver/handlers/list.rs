@@ -36,7 +36,12 @@ pub fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     let selection = Selection::read(call, row)?;
     let span = Span::read(&call.query, call.api.store.revision())?;
     let shape = accept::shape(&call.headers)?;
-    if selection.is_plain() && shape == Shape::Object && span.at.is_none() && span.after.is_none() {
+    if selection.is_plain()
+        && shape == Shape::Object
+        && !row.converts()
+        && span.at.is_none()
+        && span.after.is_none()
+    {
         let whole = call.api.lists.whole(&call.api.store, row, &selection.prefix)?;
         if span.limit.is_none_or(|limit| whole.count <= limit) {
             return Ok(lists::send(&whole, row, accept::gzip(&call.headers)));
@@ -95,8 +100,17 @@ impl Span {
     }
 }
 
-/// Collects what the selection matches, up to the limit.
+/// Collects what the selection matches, up to the limit, as the row has it.
 fn find(call: &Call, row: &'static Resource, selection: &Selection, span: &Span) -> Result<Found> {
+    let mut found = find_stored(call, row, selection, span)?;
+    if row.converts() {
+        let entries = std::mem::take(&mut found.entries).into_iter();
+        found.entries = entries.map(|entry| super::get::presented(row, entry)).collect::<Result<_>>()?;
+    }
+    Ok(found)
+}
+
+fn find_stored(call: &Call, row: &'static Resource, selection: &Selection, span: &Span) -> Result<Found> {
     let store = &call.api.store;
     let read = |after: Option<&str>, limit: Option<usize>, at: Option<Revision>| {
         let page = store.list(&row.bucket, selection.start(), after, limit, at);

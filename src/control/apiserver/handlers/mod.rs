@@ -45,6 +45,9 @@ pub async fn answer(call: &Call) -> Result<Response> {
     if !row.verbs.contains(&verb) || misplaced || named {
         return Err(Status::method_not_allowed());
     }
+    if let Some(warning) = row.custom().and_then(|custom| custom.warning.clone()) {
+        call.notes.warn(warning);
+    }
     let response = match verb {
         "get" => get::answer(call, row),
         "list" => list::answer(call, row),
@@ -67,7 +70,7 @@ const ENDPOINTS_ARE_OLD: &str = "v1 Endpoints is deprecated in v1.33+; use disco
 
 /// An object that was just stored, in the shape asked for; plain JSON goes out as stored.
 pub fn entry(call: &Call, row: &registry::Resource, code: StatusCode, entry: &Entry) -> Result<Response> {
-    shape::one(call, row, code, entry.value.clone())
+    shape::one(call, row, code, get::presented(row, entry.clone())?.value)
 }
 
 /// An object that is not stored (a dry run), in the shape asked for.

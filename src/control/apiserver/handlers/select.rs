@@ -36,7 +36,7 @@ impl Selection {
         let mut fields = FieldSelector::parse(&asked.field_selector)
             .map_err(|error| Status::bad_request(error.to_string()))?;
         for term in &fields.terms {
-            if (row.strategy.fields)(&Value::Null, &term.field).is_none() {
+            if row.selected(&Value::Null, &term.field).is_none() {
                 return Err(Status::bad_request(format!("field label not supported: {}", term.field)));
             }
         }
@@ -80,6 +80,6 @@ impl Selection {
         }
         let Ok(object) = serde_json::from_slice::<Value>(&entry.value) else { return false };
         self.labels.matches(&object["metadata"]["labels"])
-            && self.fields.matches(|field| (self.row.strategy.fields)(&object, field))
+            && self.fields.matches(|field| self.row.selected(&object, field))
     }
 }

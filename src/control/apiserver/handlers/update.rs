@@ -28,7 +28,7 @@ pub trait Edit: Send + Sync {
 
     /// What is kept of the old object and counted in the new one: the strategy's, or a subresource's.
     fn prepare(&self, row: &Resource, object: &mut Value, old: &Value) -> Result<()> {
-        (row.strategy.prepare_update)(object, old);
+        row.prepare_change(object, old);
         Ok(())
     }
 
@@ -39,7 +39,7 @@ pub trait Edit: Send + Sync {
 
     /// What is wrong with the change: the strategy's rules, or a subresource's.
     fn check(&self, row: &Resource, object: &Value, old: &Value) -> Vec<Cause> {
-        (row.strategy.validate)(object, Some(old))
+        row.problems(object, Some(old))
     }
 }
 
@@ -137,7 +137,7 @@ pub async fn try_change(
         if object == old {
             return Ok(Outcome::Stored(entry));
         }
-        let draft = encode::draft(&object);
+        let draft = encode::draft(&row.stored_form(&object));
         let change = if released(&object, &old) { Change::Delete(draft) } else { Change::Put(draft) };
         let expect = Some(Expect::Revision(entry.mod_revision));
         match call.api.store.write(&row.bucket, &entry.key, expect, change).await {
@@ -190,7 +190,7 @@ async fn finish(
     meta::carry_over(&mut object, old);
     edit.prepare(row, &mut object, old)?;
     let held = addresses::allocate(&call.api, row, &mut object, Some(old))?;
-    encode::prune(&mut object);
+    row.tidy(&mut object);
     let causes = edit.check(row, &object, old);
     if !causes.is_empty() {
         return Err(Status::invalid(row.group, row.kind, &call.asked().name, &causes));

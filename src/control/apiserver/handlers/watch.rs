@@ -60,7 +60,7 @@ pub fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     };
     let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let view = View { call: CallParts::of(call), row, selection, shape, first };
+    let view = View { call: CallParts::of(call, row), row, selection, shape, first };
     let stream = Stream {
         view,
         watch,
@@ -131,8 +131,8 @@ fn timeout(call: &Call) -> Result<Duration> {
 struct CallParts(Option<Box<Call>>);
 
 impl CallParts {
-    fn of(call: &Call) -> Self {
-        let needed = !matches!(accept::shape(&call.headers), Ok(Shape::Object));
+    fn of(call: &Call, row: &Resource) -> Self {
+        let needed = row.converts() || !matches!(accept::shape(&call.headers), Ok(Shape::Object));
         Self(needed.then(|| Box::new(call.without_body())))
     }
 }
@@ -226,6 +226,7 @@ impl View {
         };
         let Some(call) = &self.call.0 else { return Some(event.frame(frame)) };
         let object: Value = serde_json::from_slice(&event.object(frame)).ok()?;
+        let object = self.row.presented(object);
         let object = shape::watched(call, self.row, self.shape, &object, self.first).ok()?;
         self.first = false;
         let name = match frame {

@@ -10,16 +10,18 @@ mod paths;
 pub mod schemas;
 mod v2;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::encode;
 use super::registry::{self, Resource};
+use super::{custom, encode};
 
 /// One document, compressed, and the hash of its text.
+#[derive(Clone)]
 pub struct Document {
     pub compressed: Bytes,
     pub hash: String,
@@ -55,13 +57,27 @@ pub fn v3() -> &'static BTreeMap<String, Document> {
     })
 }
 
+/// A version 3 document, also of users' own kinds: theirs are made when asked for.
+pub fn third(path: &str) -> Option<Cow<'static, Document>> {
+    let own = v3().get(path).map(Cow::Borrowed);
+    own.or_else(|| {
+        let rows = versions(custom::rows()).remove(path)?;
+        Some(Cow::Owned(Document::new(&document(&rows))))
+    })
+}
+
 /// The list of version 3 documents.
 pub fn index() -> Value {
-    let paths = v3().iter().map(|(path, document)| {
-        let url = format!("/openapi/v3/{path}?hash={}", document.hash);
-        (path.clone(), json!({"serverRelativeURL": url}))
-    });
-    json!({"paths": Value::Object(paths.collect())})
+    let entry = |path: &str, hash: &str| {
+        (path.to_owned(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}))
+    };
+    let mut paths: Map<String, Value> =
+        v3().iter().map(|(path, document)| entry(path, &document.hash)).collect();
+    for (path, rows) in versions(custom::rows()) {
+        let document = Document::new(&document(&rows));
+        paths.extend([entry(&path, &document.hash)]);
+    }
+    json!({"paths": paths})
 }
 
 /// The one version 2 document, for clients older than version 3.
@@ -80,10 +96,14 @@ fn second() -> Value {
     v2::document(by_version().into_values().map(|rows| document(&rows)))
 }
 
-/// The rows by the path of their group and version.
+/// The built-in rows by the path of their group and version.
 fn by_version() -> BTreeMap<String, Vec<&'static Resource>> {
+    versions(registry::all().iter().collect())
+}
+
+fn versions(rows: Vec<&'static Resource>) -> BTreeMap<String, Vec<&'static Resource>> {
     let mut all: BTreeMap<String, Vec<&Resource>> = BTreeMap::new();
-    for row in registry::all() {
+    for row in rows {
         let prefix = if row.group.is_empty() { "api" } else { "apis" };
         all.entry(format!("{prefix}/{}", row.api_version())).or_default().push(row);
     }

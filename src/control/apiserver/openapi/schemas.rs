@@ -29,7 +29,8 @@ pub fn of(rows: &[&Resource]) -> (Value, Vec<Names>) {
     let names: Vec<Names> = rows
         .iter()
         .map(|row| {
-            let object = name_of(&(row.schema)(&mut generator));
+            let described = (row.schema)(&mut generator);
+            let object = row.custom().map_or_else(|| name_of(&described), |custom| custom.definition());
             Names { list: format!("{object}List"), object }
         })
         .collect();
@@ -37,6 +38,11 @@ pub fn of(rows: &[&Resource]) -> (Value, Vec<Names>) {
     let mut all = generator.take_definitions(false);
     all.values_mut().for_each(upstream_form);
     for (row, names) in rows.iter().zip(&names) {
+        if let Some(custom) = row.custom() {
+            all.insert(names.object.clone(), custom.published());
+            all.insert(names.list.clone(), list(row, &names.object));
+            continue;
+        }
         if let Some(own) = all.get_mut(&names.object) {
             of_kind(own, row.group, row.version, row.kind);
         }

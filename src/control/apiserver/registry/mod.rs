@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::custom;
 use crate::api::fields::shape::Shape;
 use crate::api::status::Cause;
 
@@ -42,6 +43,8 @@ pub struct Resource {
     pub bucket: String,
     /// How objects of it are merged, once somebody asked.
     pub shape: OnceLock<Arc<Shape>>,
+    /// What a user's definition says of it; none for a built-in resource.
+    pub custom: Option<custom::Slot>,
 }
 
 impl Resource {
@@ -114,9 +117,16 @@ pub fn all() -> &'static [Resource] {
     ROWS.get_or_init(rows::table)
 }
 
+/// Every resource there is now, users' own last.
+pub fn every() -> Vec<&'static Resource> {
+    all().iter().chain(custom::rows()).collect()
+}
+
 /// Finds a resource by the names in a path.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    all().iter().find(|row| row.plural == plural && row.group == group && row.version == version)
+    let built_in =
+        all().iter().find(|row| row.plural == plural && row.group == group && row.version == version);
+    built_in.or_else(|| custom::find(group, version, plural))
 }
 
 /// Finds a resource whatever its version.

@@ -1,5 +1,6 @@
 //! The rows themselves, one a resource, in the order of upstream's discovery.
 
+mod extensions;
 mod infrastructure;
 mod workloads;
 
@@ -65,6 +66,7 @@ fn row<T: k8s_openapi::Resource + Serialize + DeserializeOwned + schemars::JsonS
         schema: schemars::SchemaGenerator::subschema_for::<T>,
         bucket,
         shape: std::sync::OnceLock::new(),
+        custom: None,
     }
 }
 
@@ -76,6 +78,16 @@ impl Resource {
 
     fn in_all(mut self) -> Self {
         self.categories = &["all"];
+        self
+    }
+
+    fn in_category(mut self) -> Self {
+        self.categories = &["api-extensions"];
+        self
+    }
+
+    fn bucket(mut self, bucket: &str) -> Self {
+        bucket.clone_into(&mut self.bucket);
         self
     }
 
@@ -110,6 +122,7 @@ pub(super) fn table() -> Vec<Resource> {
     rows.extend(workloads::rows());
     rows.extend(infrastructure::rows());
     rows.extend(access_rows());
+    rows.extend(extensions::rows());
     rows
 }
 

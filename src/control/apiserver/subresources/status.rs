@@ -23,7 +23,7 @@ pub type Keep = fn(&Resource, &mut Value, &Value);
 
 /// A PUT or PATCH of the whole object of which a subresource takes only its part.
 pub async fn write(call: &Call, row: &'static Resource, keep: Keep) -> Result<Response> {
-    checked_write(call, row, keep, |row, object, old| (row.strategy.validate)(object, Some(old))).await
+    checked_write(call, row, keep, |row, object, old| row.problems(object, Some(old))).await
 }
 
 /// The rules of one subresource: the row, the new object and the object as it was.

@@ -31,11 +31,11 @@ pub enum IncludeObject {
 
 /// A table of objects; `list` is the list's metadata.
 pub fn of(row: &Resource, objects: &[Value], list: &Value, include: IncludeObject, now: Timestamp) -> Value {
-    let columns: Vec<Value> = row.strategy.columns.iter().map(definition).collect();
+    let columns = row.columns();
     let rows: Vec<Value> = objects
         .iter()
         .map(|object| {
-            let mut out = json!({"cells": (row.strategy.row)(object, now)});
+            let mut out = json!({"cells": row.cells(object, now)});
             if row.kind == "Pod"
                 && let Some(conditions) = pod::conditions(object)
             {
@@ -60,7 +60,7 @@ pub fn of(row: &Resource, objects: &[Value], list: &Value, include: IncludeObjec
     })
 }
 
-fn definition(column: &Column) -> Value {
+pub fn definition(column: &Column) -> Value {
     json!({
         "name": column.name, "type": column.kind, "format": column.format,
         "description": column.description, "priority": column.priority,

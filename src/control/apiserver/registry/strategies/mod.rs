@@ -23,6 +23,7 @@ mod workload;
 use serde_json::Value;
 
 use super::Strategy;
+use crate::control::apiserver::custom::definition;
 use crate::control::apiserver::table::plain;
 use crate::control::apiserver::validation::metadata;
 
@@ -30,6 +31,7 @@ use crate::control::apiserver::validation::metadata;
 pub fn of(group: &str, plural: &str) -> &'static Strategy {
     match (group, plural) {
         ("", "namespaces") => &cluster::NAMESPACE,
+        ("apiextensions.k8s.io", "customresourcedefinitions") => &definition::STRATEGY,
         ("", "nodes") => &cluster::NODE,
         ("", "events") => &cluster::EVENT,
         ("coordination.k8s.io", "leases") => &cluster::LEASE,

@@ -1,0 +1,35 @@
+//! What extends the server: users' own kinds, and admission by others.
+
+use k8s_openapi::api::admissionregistration::v1 as admission;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
+
+use super::{Resource, STATUS_ONLY, row};
+
+pub fn rows() -> Vec<Resource> {
+    vec![
+        row::<admission::MutatingWebhookConfiguration>(
+            "mutatingwebhookconfigurations",
+            "mutatingwebhookconfiguration",
+            "MutatingWebhookConfigurationList",
+        )
+        .in_category()
+        .cluster(),
+        row::<admission::ValidatingWebhookConfiguration>(
+            "validatingwebhookconfigurations",
+            "validatingwebhookconfiguration",
+            "ValidatingWebhookConfigurationList",
+        )
+        .in_category()
+        .cluster(),
+        row::<extensions::CustomResourceDefinition>(
+            "customresourcedefinitions",
+            "customresourcedefinition",
+            "CustomResourceDefinitionList",
+        )
+        .short(&["crd", "crds"])
+        .in_category()
+        .cluster()
+        .bucket("/registry/apiextensions.k8s.io/customresourcedefinitions/")
+        .with(STATUS_ONLY),
+    ]
+}
