@@ -39,10 +39,22 @@ pub fn json(mut object: Value, patch: &[u8]) -> Result<Value> {
                 return Err(unprocessable());
             }
         }
+        if says_nothing_is_there(&object, operation) {
+            continue;
+        }
         let one = std::slice::from_ref(operation);
         json_patch::patch(&mut object, one).map_err(|_| unprocessable())?;
     }
     Ok(object)
+}
+
+/// Whether an operation tests for null what is not there, in something that is: upstream's library takes that
+/// for true, and kube-rs puts its finalizers on so.
+fn says_nothing_is_there(object: &Value, operation: &json_patch::PatchOperation) -> bool {
+    let json_patch::PatchOperation::Test(test) = operation else { return false };
+    let path = test.path.as_str();
+    let within = path.rsplit_once('/').and_then(|(parent, _)| object.pointer(parent));
+    test.value.is_null() && within.is_some_and(Value::is_object) && object.pointer(path).is_none()
 }
 
 /// About how long a value is as JSON.

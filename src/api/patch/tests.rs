@@ -212,3 +212,16 @@ fn copies_that_double_an_object_again_and_again_are_refused() {
     assert_eq!(super::json(object.clone(), copies(40).as_bytes()).unwrap_err().code, 422);
     assert!(super::json(object, copies(5).as_bytes()).is_ok());
 }
+
+#[test]
+fn a_test_for_null_holds_where_nothing_is() {
+    let object = || serde_json::json!({"metadata": {"name": "a"}});
+    let patch = |path: &str| {
+        let test = serde_json::json!([{"op": "test", "path": path, "value": null},
+            {"op": "add", "path": "/metadata/finalizers", "value": ["a/b"]}]);
+        super::json(object(), test.to_string().as_bytes())
+    };
+    assert_eq!(patch("/metadata/finalizers").unwrap()["metadata"]["finalizers"][0], "a/b");
+    assert_eq!(patch("/metadata/name").unwrap_err().code, 422);
+    assert_eq!(patch("/spec/nothing").unwrap_err().code, 422);
+}

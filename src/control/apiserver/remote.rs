@@ -141,6 +141,12 @@ impl Remote {
         self.within_time("Post", body).await
     }
 
+    /// POSTs once: who waits for the answer will not wait long.
+    pub async fn post_once(&self, body: &Value) -> Result<Value, RemoteError> {
+        let answer = self.within_time("Post", Bytes::from(body.to_string())).await?;
+        serde_json::from_slice(&answer).map_err(RemoteError::Json)
+    }
+
     async fn within_time(&self, method: &'static str, body: Bytes) -> Result<Bytes, RemoteError> {
         match tokio::time::timeout(self.timeout, self.once(method, body)).await {
             Ok(outcome) => outcome,

@@ -247,7 +247,7 @@ fn build_api(flags: &Flags, roads: &Roads, store: Store) -> Result<Arc<Api>, Ser
         authorizer: Arc::new(AuthzFlags::strict().build(store.clone())?),
     };
     let at = advertised(flags);
-    let admission = flags.admission.build(store.clone(), authorizer.clone())?;
+    let admission = flags.admission.build(store.clone(), authorizer.clone(), roads.clone())?;
     let authenticator = Arc::new(authenticator);
     Ok(Arc::new(Api {
         lists: Lists::default(),

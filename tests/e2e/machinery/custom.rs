@@ -138,12 +138,12 @@ fn applied(server: &ApiServer) {
         let manager = format!("--field-manager={manager}");
         ok(server, &["apply", "--server-side", &manager, "-f", "-"], text)
     };
-    apply("a", &spec("{name: x, value: '1'}"));
-    apply("b", &spec("{name: y, value: '2'}"));
+    apply("a", &spec("{name: p, value: '1'}"));
+    apply("b", &spec("{name: q, value: '2'}"));
     apply("a", &spec(""));
     let path = "/apis/stable.example.com/v1/namespaces/default/crontabs/three";
     let three = server.root("GET", path, &Value::Null);
-    assert_eq!(three["spec"]["items"], json!([{"name": "y", "value": "2"}]));
+    assert_eq!(three["spec"]["items"], json!([{"name": "q", "value": "2"}]));
 }
 
 fn in_another_version(server: &ApiServer) {

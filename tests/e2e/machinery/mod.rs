@@ -4,6 +4,8 @@
 
 mod apply;
 mod custom;
+mod operators;
+mod webhooks;
 
 use crate::kit::clients::{self, Kubectl};
 use crate::kit::server::ApiServer;

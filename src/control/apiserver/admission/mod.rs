@@ -2,7 +2,7 @@
 //!
 //! An ordered list of plugins under upstream's names. Those that may change an object see it as it was sent,
 //! those that only judge see it as it will be stored.
-//! Left out for now: webhooks and policies, quotas and limits, and the other names of `UNIMPLEMENTED`.
+//! Left out for now: mutating policies, quotas and limits, and the other names of `UNIMPLEMENTED`.
 
 mod certificates;
 mod escalation;
@@ -14,12 +14,14 @@ mod node_restriction;
 mod node_taint;
 mod owners;
 mod pod_security;
+pub mod policies;
 mod priority;
 mod pull;
 mod quota;
 mod service_account;
 mod storage_class;
 mod tolerations;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use super::lookup;
 use super::user::UserInfo;
 use crate::api::status::{Result, Status};
 use crate::control::store::Store;
+use crate::net::Roads;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -46,7 +49,6 @@ pub struct Attributes {
     pub operation: Operation,
     pub group: String,
     pub version: String,
-    #[expect(dead_code, reason = "admission webhooks and policies read it, which come later")]
     pub kind: String,
     pub resource: String,
     pub subresource: String,
@@ -116,6 +118,9 @@ const PLUGINS: &[(&str, bool)] = &[
     ("CertificateSigning", true),
     ("CertificateSubjectRestriction", true),
     ("DenyServiceExternalIPs", false),
+    ("MutatingAdmissionWebhook", true),
+    ("ValidatingAdmissionPolicy", true),
+    ("ValidatingAdmissionWebhook", true),
     ("ResourceQuota", true),
     ("AlwaysDeny", false),
 ];
@@ -129,7 +134,6 @@ const UNIMPLEMENTED: &[&str] = &[
     "ImagePolicyWebhook",
     "LimitPodHardAntiAffinityTopology",
     "MutatingAdmissionPolicy",
-    "MutatingAdmissionWebhook",
     "NodeDeclaredFeatureValidator",
     "PersistentVolumeClaimResize",
     "PodNodeSelector",
@@ -137,8 +141,6 @@ const UNIMPLEMENTED: &[&str] = &[
     "PodTopologyLabels",
     "RuntimeClass",
     "StorageObjectInUseProtection",
-    "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionWebhook",
 ];
 
 /// `kube-apiserver`'s admission flags.
@@ -181,6 +183,7 @@ pub struct Admission {
 struct Context {
     store: Store,
     authorizer: Arc<Authorizer>,
+    roads: Roads,
     not_ready_seconds: i64,
     unreachable_seconds: i64,
     pod_security: pod_security::PodSecurityConfiguration,
@@ -191,6 +194,7 @@ impl AdmissionFlags {
         &self,
         store: Store,
         authorizer: Arc<Authorizer>,
+        roads: Roads,
     ) -> std::result::Result<Admission, AdmissionError> {
         let (enabled, disabled) = (&self.enable_admission_plugins, &self.disable_admission_plugins);
         let known = |name: &str| PLUGINS.iter().any(|(own, _)| *own == name) || UNIMPLEMENTED.contains(&name);
@@ -214,6 +218,7 @@ impl AdmissionFlags {
         let context = Context {
             store,
             authorizer,
+            roads,
             not_ready_seconds: self.default_not_ready_toleration_seconds,
             unreachable_seconds: self.default_unreachable_toleration_seconds,
             pod_security: self.pod_security()?,
@@ -270,6 +275,7 @@ impl Admission {
                 "Priority" => priority::admit(&self.context, write)?,
                 "DefaultTolerationSeconds" => tolerations::admit(&self.context, write),
                 "DefaultStorageClass" => storage_class::admit(&self.context, write),
+                "MutatingAdmissionWebhook" => webhooks::mutate(&self.context, write).await?,
                 "AlwaysDeny" => return Err(write.forbidden("admission control is denying all modifications")),
                 _ => {}
             }
@@ -293,6 +299,8 @@ impl Admission {
                 "DenyServiceExternalIPs" => external_ips::admit(write)?,
                 "LimitRanger" => limits::validate(&self.context, write)?,
                 "ResourceQuota" => quota::admit(&self.context, write).await?,
+                "ValidatingAdmissionPolicy" => policies::validate(&self.context, write)?,
+                "ValidatingAdmissionWebhook" => webhooks::validate(&self.context, write).await?,
                 _ => {}
             }
         }

@@ -22,7 +22,7 @@ async fn admission(plugins: &[&str]) -> (tempfile::TempDir, Store, Admission) {
         ..AdmissionFlags::default()
     };
     let authorizer = Arc::new(modes.build(store.clone()).unwrap());
-    (dir, store.clone(), flags.build(store, authorizer).unwrap())
+    (dir, store.clone(), flags.build(store, authorizer, crate::net::Roads::default()).unwrap())
 }
 
 fn write(user: &str, group: &str, resource: &str, object: Value) -> Attributes {

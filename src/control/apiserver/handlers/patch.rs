@@ -36,7 +36,13 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
         return apply::answer(call, row).await;
     }
     let options = WriteOptions::read(&call.query)?;
-    let edit = Patched { patch: Patch::read(call)?, call, row, options, warnings: Mutex::default() };
+    let patch = Patch::read(call)?;
+    if patch.kind == Kind::Strategic && row.custom.is_some() {
+        // Nothing says how the lists of a user's kind are merged this way.
+        let text = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+        return Err(Status::new(415, "UnsupportedMediaType", text));
+    }
+    let edit = Patched { patch, call, row, options, warnings: Mutex::default() };
     let response = update::change(call, row, &edit, options).await?;
     Ok(respond::warn(response, &edit.warnings.into_inner().unwrap_or_default()))
 }

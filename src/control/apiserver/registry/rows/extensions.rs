@@ -21,6 +21,21 @@ pub fn rows() -> Vec<Resource> {
         )
         .in_category()
         .cluster(),
+        row::<admission::ValidatingAdmissionPolicy>(
+            "validatingadmissionpolicies",
+            "validatingadmissionpolicy",
+            "ValidatingAdmissionPolicyList",
+        )
+        .in_category()
+        .cluster()
+        .with(STATUS_ONLY),
+        row::<admission::ValidatingAdmissionPolicyBinding>(
+            "validatingadmissionpolicybindings",
+            "validatingadmissionpolicybinding",
+            "ValidatingAdmissionPolicyBindingList",
+        )
+        .in_category()
+        .cluster(),
         row::<extensions::CustomResourceDefinition>(
             "customresourcedefinitions",
             "customresourcedefinition",

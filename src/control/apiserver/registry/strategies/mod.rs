@@ -10,6 +10,7 @@ mod cluster;
 mod config;
 mod disruption;
 pub mod edit;
+mod extensions;
 mod flow;
 mod ingress;
 mod network;
@@ -31,6 +32,12 @@ use crate::control::apiserver::validation::metadata;
 pub fn of(group: &str, plural: &str) -> &'static Strategy {
     match (group, plural) {
         ("", "namespaces") => &cluster::NAMESPACE,
+        (
+            "admissionregistration.k8s.io",
+            "mutatingwebhookconfigurations" | "validatingwebhookconfigurations",
+        ) => &extensions::WEBHOOKS,
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => &extensions::POLICY,
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => &extensions::BINDING,
         ("apiextensions.k8s.io", "customresourcedefinitions") => &definition::STRATEGY,
         ("", "nodes") => &cluster::NODE,
         ("", "events") => &cluster::EVENT,
