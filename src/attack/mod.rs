@@ -29,6 +29,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::lab::paths::{Setting, Settings, name, rows};
+use crate::lab::plan::{HostKind, Plan};
 use crate::lab::state::LabDir;
 
 pub use expect::{expected, stage};
@@ -222,6 +223,20 @@ pub fn watch_wire(lab: &LabDir, packets: bool) -> Result<Running, AttackError> {
     let mut words = vec!["attacker".to_owned(), "capture".into()];
     words.extend(packets.then(|| "--packets".to_owned()));
     running::start(lab, "wire", words, Vec::new())
+}
+
+/// Listens for the TLS secrets of control's and the nodes' roles until what this gives is dropped.
+pub fn watch_keys(lab: &LabDir) -> Result<Vec<Running>, AttackError> {
+    let plan: Plan = serde_json::from_slice(&std::fs::read(lab.plan_file())?)?;
+    let ends = plan.hosts.iter().filter(|host| matches!(host.kind, HostKind::Control | HostKind::Node));
+    let words = ["attacker", "keys"].map(str::to_owned).to_vec();
+    ends.map(|host| {
+        let running = running::start(lab, &host.name, words.clone(), Vec::new())?;
+        let late = || AttackError::Late { doing: format!("listen for keys in {}", host.name) };
+        running.event("ready").ok_or_else(late)?;
+        Ok(running)
+    })
+    .collect()
 }
 
 impl Finding {

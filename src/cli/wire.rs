@@ -1,5 +1,6 @@
 //! `minilab wire [PATH]`: what crosses the untrusted network, live, and what of it can be read.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -13,7 +14,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{Answer, Outcome, Output, Trouble};
-use crate::attack::watch_wire;
+use crate::attack::{watch_keys, watch_wire};
 use crate::lab::paths::PATHS;
 use crate::lab::plan::{BALANCER, CONTROL};
 use crate::lab::state::LabDir;
@@ -29,9 +30,19 @@ pub struct Wire {
     /// Write every packet into a pcapng file that Wireshark opens
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
+    /// Put the TLS secrets of the lab's own roles into the capture file, so that Wireshark reads inside
+    ///
+    /// Only of connections dialled meanwhile. An attacker on wire has none of them.
+    #[arg(long, requires = "pcap")]
+    with_keys: bool,
     #[command(flatten)]
     output: Output,
 }
+
+/// Between two looks for secrets.
+const LOOK: Duration = Duration::from_millis(50);
+/// A packet is written so much later than it was seen: the secrets that open it come before it in the file.
+const BEHIND: Duration = Duration::from_millis(500);
 
 /// `10`, `10s`, `2m`.
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -55,28 +66,41 @@ impl Wire {
             Some(path) => Some(Pcapng::create(path)?),
             None => None,
         };
+        let keys = if self.with_keys { watch_keys(lab)? } else { Vec::new() };
+        let (look, behind) = match self.with_keys {
+            true => (LOOK, BEHIND),
+            false => (Duration::from_millis(200), Duration::ZERO),
+        };
         let until = self.limit.map(|limit| Instant::now() + limit);
         let watch = watch_wire(lab, file.is_some())?;
+        let mut held: VecDeque<(Instant, Value)> = VecDeque::new();
         loop {
             let now = Instant::now();
-            if until.is_some_and(|until| now >= until) {
-                return Ok(Answer::Done);
-            }
-            let far = now + Duration::from_secs(3600);
-            let Some(event) = watch.next_event(until.unwrap_or(far)) else {
-                let over = until.is_some_and(|until| Instant::now() >= until);
-                return match over {
-                    true => Ok(Answer::Done),
-                    false => Err(anyhow::anyhow!("the capture on wire ended").into()),
-                };
-            };
-            match event["event"].as_str() {
-                Some("packet") => {
-                    if let Some(file) = &mut file {
-                        file.packet(&event)?;
+            let over = until.is_some_and(|until| now >= until);
+            if let Some(file) = &mut file {
+                for key in &keys {
+                    while let Some(event) = key.next_event(now) {
+                        file.secret(event["line"].as_str().unwrap_or_default())?;
                     }
                 }
-                Some("dial" | "says") => self.show(event)?,
+                while let Some((_, packet)) = held.pop_front_if(|(seen, _)| over || *seen + behind <= now) {
+                    file.packet(&packet)?;
+                }
+            }
+            if over {
+                return Ok(Answer::Done);
+            }
+            let next = until.map_or(now + look, |until| until.min(now + look));
+            let Some(event) = watch.next_event(next) else {
+                if Instant::now() >= next {
+                    continue;
+                }
+                return Err(anyhow::anyhow!("the capture on wire ended").into());
+            };
+            let kind = event["event"].as_str().unwrap_or_default().to_owned();
+            match kind.as_str() {
+                "packet" if file.is_some() => held.push_back((now, event)),
+                "dial" | "says" => self.show(event)?,
                 _ => {}
             }
         }
@@ -158,6 +182,17 @@ impl Pcapng {
         self.block(6, &body)?;
         // Who is stopped by Ctrl-C has every packet so far.
         Ok(self.out.flush()?)
+    }
+
+    /// A line of TLS secrets, as Wireshark takes them (a Decryption Secrets Block of type `TLSK`).
+    fn secret(&mut self, line: &str) -> std::io::Result<()> {
+        let mut body = 0x544c_534b_u32.to_le_bytes().to_vec();
+        body.extend((line.len() as u32 + 1).to_le_bytes());
+        body.extend(line.as_bytes());
+        body.push(b'\n');
+        body.resize(body.len().next_multiple_of(4), 0);
+        self.block(0x0a, &body)?;
+        self.out.flush()
     }
 
     fn block(&mut self, kind: u32, body: &[u8]) -> std::io::Result<()> {

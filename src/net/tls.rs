@@ -16,6 +16,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::NetError;
 use super::danger::AcceptAnyServer;
 use super::go_text::{X509Error, chain_text, expiry_text, name_text};
+use super::keylog::WhileAsked;
 use crate::pki::{self, Facts};
 
 /// Whom a client believes.
@@ -96,6 +97,7 @@ pub fn client_config(
     config.alpn_protocols = protocols.alpn();
     // Every connection verifies anew: a resumed one would skip the very check that is being taught.
     config.resumption = rustls::client::Resumption::disabled();
+    config.key_log = Arc::new(WhileAsked);
     Ok(Arc::new(config))
 }
 
@@ -194,6 +196,7 @@ impl ServingCert {
         config.alpn_protocols = protocols.alpn();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.key_log = Arc::new(WhileAsked);
         Ok(Arc::new(config))
     }
 }

@@ -8,6 +8,7 @@
 mod capture;
 mod http;
 mod hub;
+mod keys;
 mod kubelet;
 mod page;
 mod raw;
@@ -41,6 +42,8 @@ enum Words {
     RogueAgent(rogue::RogueAgent),
     /// Let nothing through to an address and port
     Silence(silence::Silence),
+    /// Say the TLS secrets of this host's roles
+    Keys(keys::Keys),
     /// Say what crosses this host
     Capture(capture::Capture),
     /// Be an API server for whoever dials one
@@ -67,6 +70,7 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
             Words::FakeSshd(sshd) => sshd.run().await,
             Words::RogueAgent(agent) => agent.run().await,
             Words::Silence(silence) => silence.run().await,
+            Words::Keys(keys) => keys.run().await,
             Words::Capture(capture) => capture.run().await,
             Words::FakeHub(hub) => hub.run().await,
         }
