@@ -24,6 +24,33 @@ e2e *FILTER:
 golden:
     MINILAB_GOLDEN=rewrite cargo test --locked --bin minilab golden
 
+# The course in full: every solution twice and by hand, every repair undone, every wrong repair, every page.
+labs:
+    MINILAB_SOAK=1 cargo test --locked --test e2e -- --test-threads=2 course::
+
+# Static binaries with checksums in target/dist: this machine's architecture, and the other where it can be built.
+dist:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    mkdir -p target/dist && rm -f target/dist/*
+    for arch in x86_64 aarch64; do
+      triple=$arch-unknown-linux-musl
+      flags="-C target-feature=+crt-static"
+      if [ "$arch" = "$(uname -m)" ]; then
+        # Without musl's compiler, glibc's own static library does as well.
+        command -v musl-gcc >/dev/null && rustup target add "$triple" || triple=$arch-unknown-linux-gnu
+      elif command -v clang >/dev/null && rustup target add "$triple"; then
+        flags+=" -C linker=rust-lld -C link-self-contained=yes"
+        export "CC_${triple//-/_}=clang --target=$triple"
+      else
+        echo "left out: $arch (it takes clang, and rustup target add $triple)" >&2
+        continue
+      fi
+      RUSTFLAGS="$flags" cargo build --release --locked --bin minilab --target "$triple"
+      cp "target/$triple/release/minilab" "target/dist/minilab-linux-$arch"
+    done
+    cd target/dist && sha256sum minilab-* | tee SHA256SUMS
+
 # Medians of start-up, memory, pods and the API, each beside its floor.
 bench *ARGS:
     cargo bench --locked --bench lab -- {{ARGS}}

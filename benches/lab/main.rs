@@ -2,9 +2,10 @@
 //! best in the same run. Nothing here passes or fails; the numbers are for people.
 //!
 //! `just bench --rounds 20` repeats more; `just bench api` runs one part (`up`, `memory`, `pods`, `api`,
-//! `streams`, `services`, `network`, `tunnel`, `switch`).
+//! `streams`, `services`, `network`, `tunnel`, `switch`, `course`).
 
 mod api;
+mod course;
 mod figures;
 mod lab;
 mod network;
@@ -35,6 +36,7 @@ const PARTS: &[(&str, Measure)] = &[
     ("network", |lab, _, report| network::traffic(lab, report)),
     ("tunnel", tunnel::measure),
     ("switch", switch::measure),
+    ("course", course::measure),
 ];
 
 fn main() -> anyhow::Result<()> {

@@ -90,7 +90,7 @@ pub struct Check {
 pub enum Probe {
     Attack { setting: String, expect: Verdict },
     Attacked { setting: String, expect: Verdict, say: bool },
-    Ask(Ask),
+    Ask(Box<Ask>),
     Run(Run),
     Exec(Exec),
     Kubectl { words: Vec<String>, exit: i32, text: Text },
@@ -372,7 +372,7 @@ impl TryFrom<Raw> for Probe {
             raw.attacked.map(|setting| {
                 Ok(Probe::Attacked { setting, expect: expect.unwrap_or(Verdict::Compromised), say })
             }),
-            raw.ask.map(|ask| Ok(Probe::Ask(ask))),
+            raw.ask.map(|ask| Ok(Probe::Ask(Box::new(ask)))),
             raw.run.map(|run| Ok(Probe::Run(run))),
             raw.exec.map(|exec| Ok(Probe::Exec(exec))),
             raw.kubectl.map(|words| Ok(Probe::Kubectl { words, exit: raw.exit, text })),

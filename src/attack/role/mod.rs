@@ -6,6 +6,7 @@
 //! no setting of the lab: what it finds out it finds out from packets and answers.
 
 mod capture;
+mod csr;
 mod http;
 mod hub;
 mod keys;
@@ -30,6 +31,8 @@ pub use request::Answer;
 enum Words {
     /// Ask one HTTP question and print the answer
     Http(http::Http),
+    /// Print a certificate signing request
+    Csr(csr::Csr),
     /// Serve one page
     Page(page::Page),
     /// Open a TLS connection and send standard input as it is
@@ -64,6 +67,7 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match words {
             Words::Http(http) => http.run().await,
+            Words::Csr(csr) => csr.run(),
             Words::Page(page) => page.run().await,
             Words::Raw(raw) => raw.run().await,
             Words::FakeKubelet(kubelet) => kubelet.run().await,

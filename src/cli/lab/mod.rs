@@ -33,7 +33,7 @@ enum What {
     /// Look at what you have done, and say what is missing
     Check(Check),
     /// Answer one of the exercise's questions; without an answer, show them
-    Answer(Reply_),
+    Answer(Say),
     /// Help: a nudge, a pointer, nearly the answer
     Hint,
     /// Show a solution; before you have passed it costs ten points
@@ -77,7 +77,7 @@ struct Check {
 }
 
 #[derive(Args)]
-struct Reply_ {
+struct Say {
     /// The question's name
     name: Option<String>,
     /// The answer, or the number of a choice
@@ -178,7 +178,7 @@ impl Check {
     }
 }
 
-impl Reply_ {
+impl Say {
     fn run(self, lab: &LabDir) -> Outcome {
         let (mut progress, chapter) = current(lab)?;
         let text = self.text.join(" ");

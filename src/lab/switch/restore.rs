@@ -1,7 +1,6 @@
 //! Files put back as they were planned, whatever an editor made of them: how an exercise begins again.
 //!
-//! The switch respects what somebody wrote by hand; this does not, and is asked for by name. What roles write
-//! for themselves is left alone.
+//! The switch respects what somebody wrote by hand; this does not, and is asked for by name.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,7 +9,7 @@ use super::apply::{PATIENCE, asked};
 use super::{Spec, SwitchError};
 use crate::lab::files::{Record, Tree, render};
 use crate::lab::material::Material;
-use crate::lab::plan::{plan, readers};
+use crate::lab::plan::{BOOTSTRAP, KUBELET_CONF, plan, readers};
 use crate::lab::protocol::{Control, Request};
 use crate::lab::state::LabDir;
 
@@ -27,10 +26,15 @@ pub fn restore(lab: &LabDir, spec: &Spec, amend: Amend<'_>) -> Result<Vec<String
     let mut turned = BTreeSet::new();
     for host in &plan.hosts {
         let tree = Tree::of(lab, &host.name)?;
-        for file in &host.files {
+        let grown = host.grown.iter().map(|file| (file, true));
+        for (file, grown) in host.files.iter().map(|file| (file, false)).chain(grown) {
             let planned = render(&file.contents, &material)?;
             let body = amend(&host.name, &file.path, planned.clone());
-            if tree.read(&file.path)?.as_deref() == Some(body.as_bytes()) {
+            let there = tree.read(&file.path)?;
+            // What a role writes for itself it makes again where it is missing; who has joined forgets how.
+            let joined = || tree.read(Path::new(KUBELET_CONF)).map(|conf| conf.is_some());
+            let gone = there.is_none() && (grown || file.path == Path::new(BOOTSTRAP) && joined()?);
+            if gone || there.as_deref() == Some(body.as_bytes()) {
                 continue;
             }
             tree.write(file, body.as_bytes())?;
