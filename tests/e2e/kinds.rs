@@ -19,6 +19,7 @@ fn kinds_that_newcomers_manifests_have_do_what_they_say() {
     important_pods_get_room(&lab);
     neighbours_matter(&lab);
     old_and_new_templates_come_back(&lab);
+    what_is_used_is_told_and_followed(&lab);
 }
 
 fn until(lab: &Lab, arguments: &[&str], expect: &str) {
@@ -355,4 +356,57 @@ spec:
         lab.object(&["daemonset", "agent"])["spec"]["template"]["spec"]["containers"][0]["env"].is_null()
     );
     lab.kubectl(&["delete", "daemonset", "agent"]).ok();
+}
+
+const CROWD: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: crowd}
+spec:
+  selector: {matchLabels: {app: crowd}}
+  template:
+    metadata: {labels: {app: crowd}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{name: c, image: minilab/toolbox, command: [sleep, infinity], resources: {requests: {cpu: 100m}}}]
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: crowd}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: crowd}
+  minReplicas: 2
+  maxReplicas: 3
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]
+";
+
+fn what_is_used_is_told_and_followed(lab: &Lab) {
+    lab.apply(CROWD);
+    until(lab, &["get", "deployment", "crowd", "-o", "jsonpath={.status.readyReplicas}"], "2");
+    for kubectl in clients::both() {
+        eventually(PATIENCE, "kubectl top tells of both nodes and pods", || {
+            let nodes = lab.kubectl_of(kubectl, &["top", "nodes", "--no-headers"]);
+            let pods = lab.kubectl_of(kubectl, &["top", "pods", "-l", "app=crowd", "--no-headers"]);
+            let told = nodes.stdout.lines().count() == 2
+                && pods.stdout.lines().filter(|line| line.contains("Mi")).count() == 2;
+            if told {
+                Ok(())
+            } else {
+                Err(format!("{}{}{}{}", nodes.stdout, nodes.stderr, pods.stdout, pods.stderr))
+            }
+        });
+    }
+    eventually(PATIENCE, "the autoscaler knows what its pods use", || {
+        let table = lab.kubectl(&["get", "hpa", "crowd", "--no-headers"]).stdout;
+        if table.contains("Deployment/crowd")
+            && table.contains("cpu: ")
+            && table.contains("%/50%")
+            && !table.contains("<unknown>")
+        {
+            Ok(())
+        } else {
+            Err(table)
+        }
+    });
+    lab.kubectl(&["delete", "deployment,hpa", "crowd"]).ok();
 }

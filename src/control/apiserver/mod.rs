@@ -27,6 +27,7 @@ mod lists;
 mod lookup;
 mod masters;
 mod messages;
+mod metrics_api;
 mod openapi;
 mod proxy;
 pub mod registry;

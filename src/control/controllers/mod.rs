@@ -5,6 +5,7 @@
 //! own, and only while this process leads. Left out on purpose: cloud loops but the one for routes.
 
 mod accounts;
+mod autoscale;
 mod batch;
 pub(super) mod csr;
 mod discovered;
@@ -94,6 +95,7 @@ const CONTROLLERS: &[(&str, &str, bool, Start)] = &[
     ("disruption-controller", "disruption", true, disruption::start),
     ("persistentvolume-binder-controller", "persistentvolume-binder", true, storage::binder::start),
     ("resourcequota-controller", "resourcequota", true, quota::start),
+    ("horizontal-pod-autoscaler-controller", "horizontalpodautoscaling", true, autoscale::start),
     ("job-controller", "job", true, batch::job::start),
     ("cronjob-controller", "cronjob", true, batch::cron::start),
     ("ttl-after-finished-controller", "ttl-after-finished", true, batch::ttl::start),
@@ -110,8 +112,6 @@ const ELSEWHERE: &[&str] = &[
     "device-taint-eviction-controller",
     "ephemeral-volume-controller",
     "ephemeral-volume",
-    "horizontal-pod-autoscaler-controller",
-    "horizontalpodautoscaling",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
     "legacy-serviceaccount-token-cleaner-controller",
     "legacy-service-account-token-cleaner",

@@ -20,6 +20,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::call::Call;
+use super::metrics_api;
 use super::respond;
 use super::shape;
 use super::{registry, subresources};
@@ -47,6 +48,9 @@ pub async fn answer(call: &Call) -> Result<Response> {
     }
     if let Some(warning) = row.custom().and_then(|custom| custom.warning.clone()) {
         call.notes.warn(warning);
+    }
+    if row.group == metrics_api::GROUP {
+        return metrics_api::answer(call, row).await;
     }
     let response = match verb {
         "get" => get::answer(call, row),

@@ -58,7 +58,12 @@ impl KubeletClient {
     }
 
     /// One request on a connection of its own; an error is in Go's words.
-    async fn get(&self, to: &Location, path: &str, backend: Backend) -> std::result::Result<Answer, String> {
+    pub(super) async fn get(
+        &self,
+        to: &Location,
+        path: &str,
+        backend: Backend,
+    ) -> std::result::Result<Answer, String> {
         let stream = self.connect(to, backend).await.map_err(|error| error.to_string())?;
         let request = Request::get(path)
             .header(header::HOST, to.to_string())

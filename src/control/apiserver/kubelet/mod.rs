@@ -8,6 +8,7 @@ mod flags;
 mod log;
 mod log_options;
 mod params;
+mod summary;
 
 use std::sync::Arc;
 

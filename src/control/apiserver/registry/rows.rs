@@ -2,6 +2,7 @@
 
 mod extensions;
 mod infrastructure;
+mod metrics;
 mod workloads;
 
 use k8s_openapi::api::{
@@ -121,6 +122,7 @@ pub(super) fn table() -> Vec<Resource> {
     let mut rows = core_rows();
     rows.extend(workloads::rows());
     rows.extend(infrastructure::rows());
+    rows.extend(metrics::rows());
     rows.extend(access_rows());
     rows.extend(extensions::rows());
     rows
