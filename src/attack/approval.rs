@@ -82,13 +82,13 @@ fn request(scene: &mut Scene, node: &Node, sibling: &Node, claim: Evidence) -> R
             break take_place(scene, sibling, &identity, evidence)?;
         }
         let words = format!("csr=\"{name}\"");
-        if let Some(line) = scene.log_line_since("csr-approver", "control", since, &words) {
-            if line.contains("left pending") {
-                let why = line.split("reason=").nth(1).unwrap_or(&line).to_owned();
-                let what = "csr-approver@control says".into();
-                evidence.push(Evidence { kind: "log", what, sample: line });
-                break Finding::defeated(format!("the request stays pending: {why}"), evidence);
-            }
+        if let Some(line) = scene.log_line_since("csr-approver", "control", since, &words)
+            && line.contains("left pending")
+        {
+            let why = line.split("reason=").nth(1).unwrap_or(&line).to_owned();
+            let what = "csr-approver@control says".into();
+            evidence.push(Evidence { kind: "log", what, sample: line });
+            break Finding::defeated(format!("the request stays pending: {why}"), evidence);
         }
         if Instant::now() >= until {
             let pending = tree["metadata"]["name"] == name.as_str() && tree["status"]["conditions"].is_null();
