@@ -30,7 +30,9 @@ by_hand() {
     cd /etc/kubernetes/manifests
     grep -q NodeRestriction kube-apiserver.yaml ||
       sed -i "/--client-ca-file=/a\    - --enable-admission-plugins=NodeRestriction" kube-apiserver.yaml'
-  until thief taint node node-1 stolen=yes:NoSchedule 2>&1 | grep -q "not allowed to modify taints"; do
+  local said=""
+  until [[ $said == *"not allowed to modify taints"* ]]; do
+    said=$(thief taint node node-1 stolen=yes:PreferNoSchedule --overwrite 2>&1) || true
     kubectl taint node node-1 stolen- > /dev/null 2>&1 || true
     sleep 0.5
   done
