@@ -228,6 +228,7 @@ fn etc(blueprint: &Blueprint) -> Result<(), RootError> {
         let _ = writeln!(text, "{ip}\t{name}");
         text
     });
+    directory(Path::new("/etc/ssl"))?;
     write("/etc/hosts", &hosts)?;
     write("/etc/hostname", &format!("{}\n", blueprint.host))?;
     for (path, text) in [
@@ -239,6 +240,8 @@ fn etc(blueprint: &Blueprint) -> Result<(), RootError> {
         ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
         ("/etc/resolv.conf", "# There is no way out of the lab, and no resolver for its hosts.\n"),
         ("/etc/profile", PROFILE),
+        // openssl makes no request without one, whatever its command line says.
+        ("/etc/ssl/openssl.cnf", "[req]\ndistinguished_name = name\n[name]\n"),
     ] {
         if !Path::new(path).exists() {
             write(path, text)?;

@@ -9,6 +9,7 @@
 mod accounts;
 mod attacks;
 mod audit;
+mod by_hand;
 mod certificates;
 mod clients;
 mod forged;

@@ -87,6 +87,8 @@ pub fn resolve(name: &str) -> Result<Image, ImageError> {
 /// the name the binary has for it.
 const COMPONENTS: &[(&str, &str, &str)] = &[
     ("registry.k8s.io/kas-network-proxy/proxy-agent", "/proxy-agent", "proxy-agent"),
+    // As the task on kubernetes.io names it.
+    ("us.gcr.io/k8s-artifacts-prod/kas-network-proxy/proxy-agent", "/proxy-agent", "proxy-agent"),
     ("registry.k8s.io/kas-network-proxy/proxy-server", "/proxy-server", "proxy-server"),
 ];
 
