@@ -113,7 +113,8 @@ fn foreign(ground: &Ground<'_>, csr: &Value) -> bool {
 
 /// Why logs, exec and port-forward do not work, where it is the learner's doing.
 fn broken(ground: &Ground<'_>, works: &Seen) -> Option<Named> {
-    if works.evidence.contains("Debug endpoints are disabled") || works.evidence.contains("405") {
+    if works.evidence.contains("Debug endpoints are disabled") || works.evidence.contains("MethodNotAllowed")
+    {
         let say = "You switched the kubelet's debugging handlers off. Nobody can attack logs and exec that way, and \
                    nobody can use them.";
         return Some(Named::new("handlers-disabled", say));

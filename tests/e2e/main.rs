@@ -12,6 +12,7 @@ mod audit;
 mod by_hand;
 mod certificates;
 mod clients;
+mod course;
 mod forged;
 mod front_door;
 mod hostile;
