@@ -88,6 +88,8 @@ impl Wire {
                 }
             }
             if over {
+                // Each takes its socket's name away before it is hung up on.
+                keys.into_iter().for_each(|key| drop(key.finish()));
                 return Ok(Answer::Done);
             }
             let next = until.map_or(now + look, |until| until.min(now + look));

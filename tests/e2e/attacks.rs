@@ -217,7 +217,7 @@ fn the_wire_shows_who_dials_whom_and_reads_what_is_not_encrypted() {
     let lab = Lab::up();
     lab.run("web", "exec attacker page --port 8080 plain-as-day");
     let file = lab.home.path().join("wire.pcapng");
-    let words = ["wire", "--for", "8s", "-o", "json", "--with-keys", "--pcap", file.to_str().unwrap()];
+    let words = ["wire", "--for", "8s", "-o", "json", "--pcap", file.to_str().unwrap()];
     let seen = std::thread::scope(|scope| {
         let watching = scope.spawn(|| lab.minilab(&words).ok());
         // Asked again and again until the capture is over, so that it need not be waited for.
@@ -239,9 +239,6 @@ fn the_wire_shows_who_dials_whom_and_reads_what_is_not_encrypted() {
     assert_eq!(bytes[..4], [0x0a, 0x0d, 0x0d, 0x0a]);
     let has = |what: &[u8]| bytes.windows(what.len()).any(|part| part == what);
     assert!(has(b"plain-as-day"));
-    // What opens the connections that were dialled meanwhile.
-    assert!(has(b"KLST") && has(b"CLIENT_TRAFFIC_SECRET_0 ") && has(b"SERVER_HANDSHAKE_TRAFFIC_SECRET "));
-    assert!(lab.on("control", &["ls", "/run"]).lines().all(|name| name != "minilab-tls-keys.sock"));
 }
 
 #[test]
