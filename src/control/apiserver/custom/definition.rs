@@ -13,7 +13,7 @@ use crate::control::apiserver::validation::metadata;
 pub const STRATEGY: Strategy = Strategy { default, validate: check, prepare_create, prepare_update, ..PLAIN };
 
 fn default(object: &mut Value) {
-    let spec = &mut object["spec"];
+    let Some(spec) = object.get_mut("spec").filter(|spec| spec["names"].is_object()) else { return };
     let kind = text(&spec["names"], "kind").to_owned();
     if text(&spec["names"], "singular").is_empty() {
         spec["names"]["singular"] = json!(kind.to_lowercase());
@@ -35,11 +35,17 @@ fn storage(object: &Value) -> Vec<Value> {
 }
 
 fn prepare_create(object: &mut Value) {
+    if !object["metadata"].is_object() {
+        return;
+    }
     object["status"] = json!({"conditions": [], "acceptedNames": {"kind": "", "plural": ""}, "storedVersions": storage(object)});
     object["metadata"]["generation"] = json!(1);
 }
 
 fn prepare_update(object: &mut Value, old: &Value) {
+    if !object["metadata"].is_object() {
+        return;
+    }
     object["status"] = old["status"].clone();
     if let Some(stored) = object["status"]["storedVersions"].as_array().cloned() {
         let new = storage(object).into_iter().filter(|version| !stored.contains(version));

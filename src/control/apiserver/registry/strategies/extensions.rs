@@ -27,11 +27,13 @@ pub const POLICY: Strategy = Strategy {
 pub const BINDING: Strategy = Strategy { default: default_binding, validate: check_binding, ..PLAIN };
 
 fn first(object: &mut Value) {
-    object["metadata"]["generation"] = json!(1);
+    if object["metadata"].is_object() {
+        object["metadata"]["generation"] = json!(1);
+    }
 }
 
 fn count(object: &mut Value, old: &Value, field: &str) {
-    if object[field] != old[field] {
+    if object["metadata"].is_object() && object[field] != old[field] {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         object["metadata"]["generation"] = json!(generation + 1);
     }
@@ -42,12 +44,14 @@ fn count_webhooks(object: &mut Value, old: &Value) {
 }
 
 fn count_policy(object: &mut Value, old: &Value) {
-    object["status"] = old["status"].clone();
+    if object.is_object() {
+        object["status"] = old["status"].clone();
+    }
     count(object, old, "spec");
 }
 
 fn set(object: &mut Value, field: &str, value: Value) {
-    if object[field].is_null() {
+    if object.is_object() && object[field].is_null() {
         object[field] = value;
     }
 }
@@ -88,12 +92,12 @@ fn default_matching(matching: &mut Value) {
 fn default_policy(object: &mut Value) {
     if object["spec"].is_object() {
         set(&mut object["spec"], "failurePolicy", json!("Fail"));
-        default_matching(&mut object["spec"]["matchConstraints"]);
+        object.pointer_mut("/spec/matchConstraints").into_iter().for_each(default_matching);
     }
 }
 
 fn default_binding(object: &mut Value) {
-    default_matching(&mut object["spec"]["matchResources"]);
+    object.pointer_mut("/spec/matchResources").into_iter().for_each(default_matching);
 }
 
 fn list(value: &Value) -> &[Value] {
