@@ -9,7 +9,6 @@
 mod accounts;
 mod attacks;
 mod audit;
-mod by_hand;
 mod certificates;
 mod clients;
 mod course;
