@@ -24,7 +24,7 @@ by_hand() {
   kubectl get clusterrole system:aggregate-to-edit -o yaml |
     sed -e '/- pods\/proxy$/d' -e '/- services\/proxy$/d' -e 's/autoupdate: "true"/autoupdate: "false"/' |
     kubectl replace -f -
-  while kubectl auth can-i get pods/proxy -n default --as system:serviceaccount:default:clerk > /dev/null; do
+  while kubectl auth can-i get pods --subresource=proxy -n default --as system:serviceaccount:default:clerk > /dev/null; do
     sleep 0.5
   done
 }
