@@ -65,7 +65,8 @@ pub enum Stand {
 #[serde(rename_all = "kebab-case")]
 pub enum Word {
     /// `amber-otter-41`
-    Word,
+    #[serde(rename = "word")]
+    Phrase,
     /// 20000 to 29999
     Port,
     /// Sixteen digits.

@@ -30,7 +30,7 @@ pub fn value(learner: &str, exercise: u8, name: &str, word: Word) -> String {
     let bytes = bytes(learner, exercise, name);
     let number = |at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
     match word {
-        Word::Word => {
+        Word::Phrase => {
             let (first, second) = (FIRST[number(0) % FIRST.len()], SECOND[number(2) % SECOND.len()]);
             format!("{first}-{second}-{}", 10 + number(4) % 90)
         }
@@ -54,10 +54,10 @@ mod tests {
 
     #[test]
     fn values_are_a_learners_own_and_stay() {
-        let of = |learner| value(learner, 1, "gold", Word::Word);
+        let of = |learner| value(learner, 1, "gold", Word::Phrase);
         assert_eq!(of("ada"), of("ada"));
         assert_ne!(of("ada"), of("bob"));
-        assert_ne!(of("ada"), value("ada", 2, "gold", Word::Word));
+        assert_ne!(of("ada"), value("ada", 2, "gold", Word::Phrase));
         let port: u32 = value("ada", 1, "p", Word::Port).parse().unwrap();
         assert!((20_000..30_000).contains(&port));
         assert_eq!(value("ada", 1, "h", Word::Hex).len(), 16);

@@ -230,7 +230,7 @@ impl<'a> At<'a> {
     }
 
     /// The items of a list with what tells them apart; those that cannot be told apart go by their place.
-    pub fn elements<'v>(self, list: &'v [Value]) -> Vec<(Element, &'v Value)> {
+    pub fn elements(self, list: &[Value]) -> Vec<(Element, &Value)> {
         let place = |(index, item)| (self.element(item).unwrap_or(Element::Index(index as i64)), item);
         list.iter().enumerate().map(place).collect()
     }

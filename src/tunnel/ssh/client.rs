@@ -37,8 +37,11 @@ pub struct Login<'a> {
     pub known_hosts: Option<&'a Path>,
 }
 
-/// The road by SSH, and where it wants to be told which nodes there are.
-pub fn road(login: Login<'_>) -> Result<(Arc<dyn Dial>, watch::Sender<BTreeSet<String>>), SshError> {
+/// Where the road by SSH wants to be told which nodes there are.
+type Nodes = watch::Sender<BTreeSet<String>>;
+
+/// The road by SSH.
+pub fn road(login: Login<'_>) -> Result<(Arc<dyn Dial>, Nodes), SshError> {
     let tunnels = Arc::new(Tunnels::build(login, None, HEALTH_POLL)?);
     let (tell, nodes) = watch::channel(BTreeSet::new());
     tokio::spawn(Arc::clone(&tunnels).follow(nodes));

@@ -123,7 +123,7 @@ async fn operate(server: &ApiServer) {
     assert_eq!(made.spec.replicas, 3);
     let seen = loop {
         match events.next().await.unwrap().unwrap() {
-            watcher::Event::Apply(foo) | watcher::Event::InitApply(foo) => break foo,
+            watcher::Event::Apply(found) | watcher::Event::InitApply(found) => break found,
             _ => {}
         }
     };

@@ -121,7 +121,6 @@ pub fn cron_job(object: &Value, now: Timestamp) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
 
     #[test]

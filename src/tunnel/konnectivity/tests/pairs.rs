@@ -17,7 +17,7 @@ async fn road(place: &Place, protocol: &str) -> std::sync::Arc<dyn Dial> {
         socket.display()
     );
     std::fs::write(&file, text).unwrap();
-    let signs = RoadSigns { egress: Some(file.into()), ..RoadSigns::default() };
+    let signs = RoadSigns { egress: Some(file), ..RoadSigns::default() };
     crate::tunnel::roads(&signs).unwrap().to(crate::net::Egress::Cluster)
 }
 

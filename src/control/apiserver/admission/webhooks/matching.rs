@@ -26,7 +26,7 @@ pub fn covers(rule: &Value, write: &Attributes) -> bool {
     };
     // A namespace is no object in a namespace, though its requests carry its own name.
     let namespaced =
-        !write.namespace.is_empty() && !(write.group.is_empty() && write.resource == "namespaces");
+        !(write.namespace.is_empty() || write.group.is_empty() && write.resource == "namespaces");
     let scope = match rule["scope"].as_str() {
         Some("Namespaced") => namespaced,
         Some("Cluster") => !namespaced,

@@ -74,8 +74,8 @@ pub fn of(job: &Job, mine: &[Rc<Pod>]) -> Tally {
     }
     tally.failures_by_index(mine, spec.backoff_limit_per_index);
     if tally.indexed {
-        let text = |all: &BTreeSet<u32>| Some(indexes::write(all)).filter(|text| !text.is_empty());
-        tally.status.completed_indexes = text(&tally.done_indexes);
+        let done = indexes::write(&tally.done_indexes);
+        tally.status.completed_indexes = Some(done).filter(|text| !text.is_empty());
         tally.status.succeeded =
             Some(i32::try_from(tally.done_indexes.len()).unwrap_or(i32::MAX)).filter(|count| *count > 0);
         if spec.backoff_limit_per_index.is_some() {
