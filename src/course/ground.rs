@@ -92,8 +92,10 @@ impl<'a> Ground<'a> {
 
     /// Deletes an object or a collection at once; one that is not there is as good.
     pub fn delete(&self, path: &str) -> Result<(), String> {
-        let at_once = json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background"});
-        match self.api("DELETE", path, Some(&at_once))? {
+        // Not 0: then a pod's object is gone before its containers are, and the kubelet answers for the next pod
+        // of that name out of the old one.
+        let soon = json!({"gracePeriodSeconds": 1, "propagationPolicy": "Background"});
+        match self.api("DELETE", path, Some(&soon))? {
             (200 | 404, _) => Ok(()),
             (status, body) => Err(format!("delete {path}: {status} {body}")),
         }
