@@ -49,17 +49,22 @@ fn change(causes: &mut Vec<Cause>, new: &Value, old: &Value) {
         immutable(causes, new, before, "completions", "spec");
     }
     fixed.into_iter().for_each(|field| immutable(causes, new, before, field, "spec"));
-    let (mut template, mut was) = (new["template"].clone(), before["template"].clone());
     // A Job that waits may still be told where to run.
-    if before["suspend"] == true && old["status"]["startTime"].is_null() {
-        for one in [&mut template, &mut was] {
-            for field in ["nodeSelector", "tolerations", "schedulingGates", "affinity"] {
-                one["spec"][field] = Value::Null;
+    let waits = before["suspend"] == true && old["status"]["startTime"].is_null();
+    let fixed = |template: &Value| {
+        let mut template = template.clone();
+        let parts: [(&str, &[&str]); 2] = [
+            ("spec", &["nodeSelector", "tolerations", "schedulingGates", "affinity"]),
+            ("metadata", &["labels", "annotations"]),
+        ];
+        for (part, fields) in parts.iter().filter(|_| waits) {
+            if let Some(part) = template.get_mut(*part).and_then(Value::as_object_mut) {
+                fields.iter().for_each(|field| drop(part.remove(*field)));
             }
-            (one["metadata"]["labels"], one["metadata"]["annotations"]) = (Value::Null, Value::Null);
         }
-    }
-    if template != was {
+        template
+    };
+    if fixed(&new["template"]) != fixed(&before["template"]) {
         causes.push(Cause::invalid("spec.template", &new["template"], super::IMMUTABLE));
     }
 }

@@ -108,23 +108,24 @@ pub fn claim(object: &Value, old: Option<&Value>) -> Vec<Cause> {
 
 /// A claim is what it is; it may be bound once, get a class where it had none, and grow once bound.
 fn claim_change(causes: &mut Vec<Cause>, object: &Value, old: &Value) {
-    let (mut new, before) = (object["spec"].clone(), &old["spec"]);
-    if text(before, "volumeName").is_empty() {
-        new["volumeName"] = before["volumeName"].clone();
-    }
-    if before["storageClassName"].is_null() {
-        new["storageClassName"] = Value::Null;
-    }
+    let (new, before) = (&object["spec"], &old["spec"]);
     let bound = old["status"]["phase"] == "Bound";
-    if bound {
-        new["resources"]["requests"]["storage"] = before["resources"]["requests"]["storage"].clone();
-        new["volumeAttributesClassName"] = before["volumeAttributesClassName"].clone();
-    }
-    let bare = |spec: &Value| {
-        let fields = spec.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-        fields.map(|(name, value)| (name.clone(), value.clone())).collect::<serde_json::Map<_, _>>()
+    let fixed = |spec: &Value| {
+        let mut spec = spec.clone();
+        let asked = spec.pointer_mut("/resources/requests").and_then(Value::as_object_mut);
+        if let Some(asked) = asked.filter(|_| bound) {
+            asked.remove("storage");
+        }
+        let mut fields = spec.as_object().cloned().unwrap_or_default();
+        fields.retain(|name, value| match name.as_str() {
+            "volumeName" => !text(before, "volumeName").is_empty(),
+            "storageClassName" => !before["storageClassName"].is_null(),
+            "volumeAttributesClassName" => !bound,
+            _ => !value.is_null(),
+        });
+        fields
     };
-    if bare(&new) != bare(before) {
+    if fixed(new) != fixed(before) {
         let why = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         causes.push(Cause::forbidden("spec", why));
     }
