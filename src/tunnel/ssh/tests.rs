@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::client::{Login, Tunnels};
 use super::sshd;
-use crate::net::{Dial, DialError, bind};
+use crate::net::{Dial, DialError, bind, inherit};
 use crate::pki::SshKey;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,7 +25,14 @@ const NONE_OPEN: &str =
 struct Node {
     folder: tempfile::TempDir,
     at: SocketAddr,
-    serving: JoinHandle<()>,
+    /// A runtime of its own, so that it can be ended with every connection, as a process is.
+    serving: Option<Runtime>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 fn key(name: &str) -> SshKey {
@@ -40,22 +47,33 @@ impl Node {
         write("host", &key("host").private);
         write("root", &format!("{} root@control\n", key("login").public));
         let at = bind("127.0.0.1:0".parse().unwrap()).await.unwrap().local_addr().unwrap();
-        let mut own = Self { folder, at, serving: tokio::spawn(async {}) };
-        own.serve().await;
+        let mut own = Self { folder, at, serving: None };
+        own.serve();
         own
     }
 
-    async fn serve(&mut self) {
+    fn end(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.shutdown_background();
+        }
+    }
+
+    fn serve(&mut self) {
         let file = |name: &str| self.folder.path().join(name).display().to_string();
         let text = format!("HostKey {}\nAuthorizedKeysFile {}\n", file("host"), file("%u"));
         std::fs::write(self.folder.path().join("sshd_config"), text).unwrap();
+        let config = self.path("sshd_config");
         let listener = loop {
-            match bind(self.at).await {
+            match std::net::TcpListener::bind(self.at) {
                 Ok(listener) => break listener,
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                // Its predecessor is just ending.
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
         };
-        self.serving = tokio::spawn(sshd::at(listener, &self.folder.path().join("sshd_config")).unwrap());
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.spawn(async move { sshd::at(inherit(listener).unwrap(), &config).unwrap().await });
+        self.serving = Some(runtime);
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -138,7 +156,7 @@ async fn a_tunnel_comes_back_after_its_node_did_and_until_then_the_old_text_is_t
     let (mut node, port) = (Node::start().await, echo().await);
     let (tunnels, _tell) = node.tunnels(None);
     let mut open = dial(&tunnels, port).await;
-    node.serving.abort();
+    node.end();
     assert_eq!(timeout(PATIENCE, open.read(&mut [0; 1])).await.unwrap().unwrap_or(0), 0);
     let until = Instant::now() + PATIENCE;
     while !matches!(tunnels.dial("127.0.0.1", port).await, Err(DialError::Tunnel(text)) if text == NONE_OPEN)
@@ -146,7 +164,7 @@ async fn a_tunnel_comes_back_after_its_node_did_and_until_then_the_old_text_is_t
         assert!(Instant::now() < until, "the tunnel is still listed");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    node.serve().await;
+    node.serve();
     assert_eq!(exchange(&tunnels, port, b"again").await, b"again");
 }
 
