@@ -1,5 +1,7 @@
 //! Attacks on `apiserver-to-kubelet`: who it is that the API server takes for a kubelet.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use super::components_to_apiserver::words;
@@ -10,6 +12,9 @@ use super::scene::{Account, Scene};
 use super::{AttackError, Evidence, Finding, Wishes, answered};
 use crate::lab::plan::{HostKind, Plan, endpoint};
 use crate::lab::state::LabDir;
+
+/// How long somebody who has dialled may take to ask or to refuse.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// A fake kubelet on the wire answers `kubectl logs`.
 pub fn ca(scene: &mut Scene, wishes: &Wishes) -> Result<Finding, AttackError> {
@@ -84,7 +89,11 @@ pub fn stand(lab: &LabDir, wishes: &Wishes) -> Result<Vec<Running>, AttackError>
 
 /// What came by while they stood there.
 pub fn seen_standing(attackers: Vec<Running>) -> Finding {
-    let events: Vec<Value> = attackers.into_iter().flat_map(Running::finish).collect();
+    let mut events = Vec::new();
+    for attacker in attackers {
+        settle(&attacker, &mut events);
+        events.extend(attacker.finish());
+    }
     let evidence = events.iter().map(seen).collect();
     let any = |name: &str| events.iter().any(|event| event["event"] == name);
     match (any("request"), any("refused"), any("dialled")) {
@@ -96,6 +105,23 @@ pub fn seen_standing(attackers: Vec<Running>) -> Finding {
         }
         (false, false, true) => Finding::inconclusive("somebody dialled and asked nothing", evidence),
         _ => Finding::inconclusive("nobody came by: the command took another way, or none", evidence),
+    }
+}
+
+/// Hears a fake kubelet out: who was dialled and has neither been asked nor refused yet will be in a moment,
+/// for a client of TLS 1.3 refuses after the server thinks the handshake is over.
+fn settle(attacker: &Running, events: &mut Vec<Value>) {
+    let until = Instant::now() + SETTLING;
+    let mut open = 0_i32;
+    loop {
+        let patience = if open > 0 { until } else { until.min(Instant::now() + Duration::from_millis(50)) };
+        let Some(event) = attacker.next_event(patience) else { return };
+        match event["event"].as_str() {
+            Some("dialled") => open += 1,
+            Some("request" | "refused") => open -= 1,
+            _ => {}
+        }
+        events.push(event);
     }
 }
 
