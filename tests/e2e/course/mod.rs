@@ -8,7 +8,7 @@ mod engine;
 mod page;
 mod walk;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub struct Exercise {
 
 /// Every folder of `labs/`, in order.
 pub fn exercises() -> Vec<Exercise> {
-    let labs = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs");
+    let labs = crate::kit::tree().join("labs");
     let mut dirs: Vec<PathBuf> =
         std::fs::read_dir(labs).unwrap().map(|entry| entry.unwrap().path()).collect();
     dirs.retain(|dir| dir.is_dir());

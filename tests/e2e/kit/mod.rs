@@ -6,9 +6,15 @@ pub mod lab;
 pub mod process;
 pub mod server;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use lab::Lab;
+
+/// Where this repository is: `MINILAB_TREE` where the one it was built in may not be read.
+pub fn tree() -> PathBuf {
+    std::env::var_os("MINILAB_TREE").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
 
 /// Tries until it works or `limit` is over; then panics with the last reason.
 pub fn eventually<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
