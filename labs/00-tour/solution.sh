@@ -16,6 +16,11 @@ harden() {
   minilab harden apiserver-to-kubelet
 }
 
+requests() {
+  kubectl get csr -o jsonpath="{range .items[?(@.spec.signerName=='kubernetes.io/kubelet-serving')]}{.metadata.name} {.spec.username}{'\n'}{end}" |
+    sed -n "s/ system:node:$1$//p"
+}
+
 by_hand() {
   # The kubelets ask for certificates that the cluster signs.
   for node in node-1 node-2; do
@@ -24,16 +29,14 @@ by_hand() {
   done
   # Nobody approves these by itself: look at each request, then approve it.
   for node in node-1 node-2; do
-    for try in $(seq 100); do
-      csr=$(kubectl get csr -o jsonpath="{range .items[?(@.spec.username=='system:node:$node')]}{.metadata.name} {.spec.signerName} {.status.conditions[*].type}{'\n'}{end}" |
-        awk '$2 == "kubernetes.io/kubelet-serving" && $3 == "" {print $1}' | tail -n 1)
-      test -z "$csr" || break
-      sleep 0.2
-    done
-    test -z "$csr" || kubectl certificate approve "$csr"
+    until requests "$node" | grep -q .; do sleep 0.2; done
+    for csr in $(requests "$node"); do kubectl certificate approve "$csr"; done
   done
   # The API server looks at what they show.
-  minilab exec control -- sed -i 's|^    - kube-apiserver$|&\n    - --kubelet-certificate-authority=/etc/kubernetes/pki/ca.crt|' /etc/kubernetes/manifests/kube-apiserver.yaml
+  minilab exec control -- sh -c '
+    cd /etc/kubernetes/manifests
+    grep -q kubelet-certificate-authority kube-apiserver.yaml ||
+      sed -i "s|^    - kube-apiserver$|&\n    - --kubelet-certificate-authority=/etc/kubernetes/pki/ca.crt|" kube-apiserver.yaml'
   for try in $(seq 100); do
     kubectl logs web --tail=1 2>/dev/null && break
     sleep 0.3

