@@ -7,6 +7,7 @@ pub mod flags;
 pub mod go_duration;
 pub mod go_list;
 pub mod go_path;
+pub mod go_quote;
 pub mod go_time;
 pub mod merge_keys;
 pub mod names;

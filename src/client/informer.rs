@@ -20,6 +20,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
+use crate::net::go_text;
+
 /// `namespace/name`, or `name` of what has no namespace.
 pub fn key_of<K: Resource>(object: &K) -> String {
     let meta = object.meta();
@@ -216,7 +218,11 @@ where
                     failures += 1;
                     // At start the API server may not be there yet, and a watch may end at any time.
                     match failures {
-                        20 => warn!(%error, kind = std::any::type_name::<K>(), "watch fails again and again"),
+                        20 => warn!(
+                            error = go_text(&error),
+                            kind = std::any::type_name::<K>(),
+                            "watch fails again and again"
+                        ),
                         _ => debug!(%error, kind = std::any::type_name::<K>(), "watch failed"),
                     }
                     tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(1))).await;

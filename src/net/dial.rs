@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::ends::Ends;
 use super::go_text::io_text;
 use super::gulps::Gulps;
 use super::listen::tune;
@@ -64,7 +65,14 @@ pub struct Direct;
 
 impl Dial for Direct {
     fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialing<'a> {
-        Box::pin(async move { Ok(Box::new(connect(host, port).await?) as BoxStream) })
+        Box::pin(async move {
+            let stream = connect(host, port).await?;
+            Ok(match stream.peer_addr() {
+                Ok(peer) => Box::new(Ends::of(stream, peer)) as BoxStream,
+                // Gone already; the first read says so.
+                Err(_) => Box::new(stream),
+            })
+        })
     }
 }
 

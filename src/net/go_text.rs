@@ -7,6 +7,7 @@ use std::io;
 use jiff::Timestamp;
 use rustls::{AlertDescription, CertificateError, Error};
 
+use super::ends::OpError;
 use crate::pki::Facts;
 
 /// A certificate refused, in Go's `crypto/x509` words.
@@ -43,6 +44,9 @@ pub fn go_text(error: &(dyn std::error::Error + 'static)) -> String {
 pub fn io_text(error: &io::Error) -> String {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         return tls_text(tls);
+    }
+    if let Some(named) = error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()) {
+        return named.to_string();
     }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),

@@ -5,6 +5,7 @@
 
 mod danger;
 mod dial;
+mod ends;
 mod go_text;
 mod gulps;
 mod hello;

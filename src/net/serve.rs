@@ -149,7 +149,16 @@ impl Server {
         };
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            service.clone().call(request)
+            let answer = match lacks_host(&request) {
+                true => Err(no_host()),
+                false => Ok(service.clone().call(request)),
+            };
+            async move {
+                match answer {
+                    Ok(answer) => answer.await,
+                    Err(refused) => Ok(refused),
+                }
+            }
         });
         let http = if h2 { self.http.http2_only() } else { self.http.http1_only() };
         let connection = http.serve_connection_with_upgrades(TokioIo::new(tls), service).into_owned();
@@ -179,6 +188,23 @@ impl Server {
         }
         TlsAcceptor::from(Arc::clone(&self.tls)).accept(Gulps::new(stream)).await.map(Some)
     }
+}
+
+/// HTTP/1.1 wants to know which host is meant.
+fn lacks_host<B>(request: &Request<B>) -> bool {
+    request.version() == http::Version::HTTP_11
+        && !request.headers().contains_key(http::header::HOST)
+        && request.uri().authority().is_none()
+}
+
+/// Go's answer, which ends the connection.
+fn no_host() -> Response<Body> {
+    let mut response = Response::new(Body::from("400 Bad Request: missing required Host header"));
+    *response.status_mut() = http::StatusCode::BAD_REQUEST;
+    let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, text);
+    response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    response
 }
 
 /// The first bytes Go takes for HTTP.

@@ -3,6 +3,7 @@
 pub mod dns;
 pub mod image;
 pub mod kubelet;
+mod page;
 pub mod policy;
 pub mod proxy;
 pub mod shim;

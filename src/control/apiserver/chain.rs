@@ -68,6 +68,7 @@ async fn admitted(api: Arc<Api>, request: Request<Incoming>, id: &str) -> Respon
             if let Some(trail) = trail {
                 trail.refused(&status, attempted);
             }
+            hear_out(incoming);
             return refused(&status);
         }
     };
@@ -77,7 +78,11 @@ async fn admitted(api: Arc<Api>, request: Request<Incoming>, id: &str) -> Respon
         if trail.keeps_answer() {
             head.headers.remove(header::ACCEPT_ENCODING);
         }
-        trail.received();
+        if !trail.received() {
+            // `responsewriters.InternalError`, which is no Status.
+            let text = format!("Internal Server Error: {uri:?}: failed to store audit event\n");
+            return respond::text(http::StatusCode::INTERNAL_SERVER_ERROR, text);
+        }
     }
     let upgrade = head.extensions.remove();
     let (method, headers, user) = (head.method, head.headers, owner.user);
@@ -224,6 +229,14 @@ async fn read_body(incoming: Incoming) -> Result<Bytes> {
             Err(body::too_large())
         }
         Err(_) => Err(Status::bad_request("unexpected EOF")),
+    }
+}
+
+/// Reads what a refused caller still sends, beside the answer: dropped unread, the body's end would reset an
+/// HTTP/2 stream before its answer is read.
+fn hear_out(incoming: Incoming) {
+    if !hyper::body::Body::is_end_stream(&incoming) {
+        tokio::spawn(tokio::time::timeout(Duration::from_secs(5), discard(incoming)));
     }
 }
 

@@ -22,9 +22,6 @@ use crate::net::RoadSigns;
 const UNIMPLEMENTED: &[&str] = &[
     "allow-privileged",
     "audit-webhook-batch-throttle-enable",
-    "audit-webhook-truncate-enabled",
-    "audit-webhook-truncate-max-batch-size=",
-    "audit-webhook-truncate-max-event-size=",
     "audit-webhook-version=",
     "cert-dir=",
     "contention-profiling",

@@ -97,6 +97,9 @@ pub struct Options {
     #[arg(long, value_name = "PATH")]
     pub service_account_private_key_file: Option<PathBuf>,
     /// Published as `kube-root-ca.crt` in every namespace.
+    /// How long an unused legacy token stays, and then as long again marked.
+    #[arg(long, default_value = "8760h0m0s", value_parser = go_duration::parse)]
+    pub legacy_service_account_token_clean_up_period: Duration,
     #[arg(long, value_name = "PATH")]
     pub root_ca_file: Option<PathBuf>,
     #[arg(long, default_value = "5s", value_parser = go_duration::parse)]

@@ -19,12 +19,13 @@ pub const TAG: &str = "latest";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/minilab/bin";
 
 /// Raised when the skeleton changes: it is part of the image's digest.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 /// Directories of the skeleton with their modes.
 const DIRECTORIES: &[(&str, u32)] = &[
     ("dev", 0o755),
     ("etc", 0o755),
+    ("etc/ssl/certs", 0o755),
     ("home", 0o755),
     ("mnt", 0o755),
     ("opt/minilab/bin", 0o755),
@@ -47,10 +48,20 @@ const FILES: &[(&str, &str)] = &[
     ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
     ("etc/os-release", "NAME=\"minilab toolbox\"\nID=minilab-toolbox\nPRETTY_NAME=\"minilab toolbox\"\n"),
     ("etc/profile", "export PATH\n"),
+    // openssl makes no request without one, whatever its command line says.
+    ("etc/ssl/openssl.cnf", "[req]\ndistinguished_name = name\n[name]\n"),
+    // The node's bundle is shown in its place.
+    ("etc/ssl/certs/ca-certificates.crt", ""),
 ];
 
 /// Directories and files of the node shown read-only where it has them.
-const SHOWN: &[&str] = &["/usr", "/opt/minilab/bin", "/etc/alternatives", "/etc/ld.so.cache"];
+const SHOWN: &[&str] = &[
+    "/usr",
+    "/opt/minilab/bin",
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+    "/etc/ssl/certs/ca-certificates.crt",
+];
 
 /// Links on most machines, directories on some.
 const MERGED: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32"];

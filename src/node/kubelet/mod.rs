@@ -10,7 +10,7 @@ mod flags;
 mod machine;
 mod node;
 mod pods;
-mod server;
+pub(super) mod server;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
 //! kube-proxy's health port (10256) and metrics port (10249): plain HTTP, as upstream's
-//! (`pkg/proxy/healthcheck/proxy_health.go`). No metrics are kept.
+//! (`pkg/proxy/healthcheck/proxy_health.go`).
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Node;
 
 use super::ProxyError;
 use super::config::Config;
+use super::metrics::Metrics;
 use crate::net::bind;
 
 /// A change that the kernel has not taken for this long is one too many: twice upstream's sync period.
@@ -65,7 +66,7 @@ impl Health {
         self.with(|standing| standing.is_healthy(Timestamp::now()))
     }
 
-    fn report(&self, liveness: bool) -> impl IntoResponse + use<> {
+    fn report(&self, metrics: &Metrics, liveness: bool) -> impl IntoResponse + use<> {
         let now = Timestamp::now();
         let (healthy, updated, eligible) = self.with(|standing| {
             (standing.is_healthy(now), standing.updated.unwrap_or(Timestamp::UNIX_EPOCH), !standing.leaving)
@@ -74,6 +75,7 @@ impl Health {
             true => StatusCode::OK,
             false => StatusCode::SERVICE_UNAVAILABLE,
         };
+        metrics.probed(if liveness { "livez" } else { "healthz" }, status);
         let (last, now) = (go_time(updated), go_time(now));
         let eligible = if liveness { String::new() } else { format!(", \"nodeEligible\": {eligible}") };
         let text = format!("{{\"lastUpdated\": \"{last}\",\"currentTime\": \"{now}\"{eligible}}}");
@@ -96,14 +98,16 @@ fn go_time(at: Timestamp) -> String {
 }
 
 /// Serves both ports in the background.
-pub async fn serve(config: &Config, health: Health) -> Result<(), ProxyError> {
-    let (live, ready) = (health.clone(), health);
+pub async fn serve(config: &Config, health: Health, metrics: Metrics) -> Result<(), ProxyError> {
+    let (live, ready) = ((health.clone(), metrics.clone()), (health, metrics.clone()));
     let healthz = Router::new()
-        .route("/healthz", get(async move || ready.report(false)))
-        .route("/livez", get(async move || live.report(true)));
-    let metrics =
-        Router::new().route("/healthz", get(async || "ok")).route("/proxyMode", get(async || "nftables"));
-    for (address, routes) in [(config.healthz, healthz), (config.metrics, metrics)] {
+        .route("/healthz", get(async move || ready.0.report(&ready.1, false)))
+        .route("/livez", get(async move || live.0.report(&live.1, true)));
+    let told = Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/proxyMode", get(async || "nftables"))
+        .route("/metrics", get(async move || metrics.page()));
+    for (address, routes) in [(config.healthz, healthz), (config.metrics, told)] {
         if let Some(address) = address {
             spawn(address, routes).await?;
         }

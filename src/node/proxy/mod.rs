@@ -4,10 +4,11 @@
 //! whole table by pure functions, and what differs from the last one is written in one transaction. The
 //! rules outlive this process: connections in flight and new ones keep working while it is away, and the
 //! next start replaces them in one step. `--cleanup` removes them. Left out on purpose: the other proxy
-//! modes, IPv6, metrics.
+//! modes, IPv6.
 
 mod config;
 mod health;
+mod metrics;
 mod ruleset;
 mod service_health;
 mod stale;
@@ -26,6 +27,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 
 use config::Config;
 use health::Health;
+use metrics::Metrics;
 use ruleset::{Ruleset, World};
 use service_health::ServiceHealth;
 
@@ -72,12 +74,12 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
 
 /// Serves until it is told to stop; the rules stay.
 async fn proxy(config: Config) -> anyhow::Result<()> {
-    let health = Health::default();
-    health::serve(&config, health.clone()).await?;
+    let (health, metrics) = (Health::default(), Metrics::default());
+    health::serve(&config, health.clone(), metrics.clone()).await?;
     let kube = client::from_kubeconfig(&config.kubeconfig)?;
     let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
-        outcome = keep_in_step(&config, kube, &health) => outcome,
+        outcome = keep_in_step(&config, kube, &health, &metrics) => outcome,
         _ = stop.recv() => Ok(()),
     }
 }
@@ -98,10 +100,21 @@ struct Observed {
 }
 
 impl Observed {
-    fn apply(&mut self, change: Change) {
+    fn apply(&mut self, change: Change, metrics: &Metrics) {
         match change {
-            Change::Service(event) => self.services.apply(*event),
-            Change::Slice(event) => self.slices.apply(*event),
+            Change::Service(event) => {
+                if told(&event).is_some() {
+                    metrics.service_changed();
+                }
+                self.services.apply(*event);
+            }
+            Change::Slice(event) => {
+                if let Some((slice, there)) = told(&event) {
+                    let notes = slice.metadata.annotations.as_ref().filter(|_| there);
+                    metrics.endpoints_changed(notes.and_then(|notes| notes.get(TRIGGER)).map(String::as_str));
+                }
+                self.slices.apply(*event);
+            }
             Change::Node(event) => self.nodes.apply(*event),
         }
     }
@@ -120,6 +133,18 @@ impl Observed {
     }
 }
 
+/// When the change behind a slice began.
+const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// The object an event tells of, and whether it is still there.
+fn told<K>(event: &watcher::Event<K>) -> Option<(&K, bool)> {
+    match event {
+        watcher::Event::InitApply(object) | watcher::Event::Apply(object) => Some((object, true)),
+        watcher::Event::Delete(object) => Some((object, false)),
+        watcher::Event::Init | watcher::Event::InitDone => None,
+    }
+}
+
 /// What the kernel holds, and what it was made from.
 struct Written {
     ruleset: Ruleset,
@@ -127,7 +152,12 @@ struct Written {
 }
 
 /// Watches, and rewrites what differs whenever what the table should hold changed.
-async fn keep_in_step(config: &Config, kube: kube::Client, health: &Health) -> anyhow::Result<()> {
+async fn keep_in_step(
+    config: &Config,
+    kube: kube::Client,
+    health: &Health,
+    metrics: &Metrics,
+) -> anyhow::Result<()> {
     let which = watcher::Config::default()
         .labels("!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name");
     let services = watcher(Api::<Service>::all(kube.clone()), which.clone())
@@ -148,7 +178,7 @@ async fn keep_in_step(config: &Config, kube: kube::Client, health: &Health) -> a
     while let Some(batch) = changes.next().await {
         for change in batch {
             match change {
-                Ok(change) => observed.apply(change),
+                Ok(change) => observed.apply(change, metrics),
                 Err(error) => tracing::warn!(error = %go_text(&error), "the watch was interrupted"),
             }
         }
@@ -158,21 +188,29 @@ async fn keep_in_step(config: &Config, kube: kube::Client, health: &Health) -> a
         let started = std::time::Instant::now();
         health.node(observed.nodes.all().next());
         health.queued();
+        metrics.queued();
         let ruleset = observed.ruleset(config);
         let asked = ruleset.health.clone();
-        if bring_about(started, ruleset, &mut written) {
-            health.updated();
-            inherit::ready();
+        match bring_about(started, ruleset, &mut written) {
+            Some(all) => {
+                health.updated();
+                inherit::ready();
+                if let Some(written) = &written {
+                    metrics.synced(&written.ruleset, all, started.elapsed());
+                }
+            }
+            None => metrics.failed(),
         }
         ports.sync(&asked).await;
     }
     Ok(())
 }
 
-/// Writes what a ruleset asks for; false when the kernel does not take it.
-fn bring_about(started: std::time::Instant, ruleset: Ruleset, written: &mut Option<Written>) -> bool {
+/// Writes what a ruleset asks for and says whether that was the whole table; nothing when the kernel does not
+/// take it.
+fn bring_about(started: std::time::Instant, ruleset: Ruleset, written: &mut Option<Written>) -> Option<bool> {
     if written.as_ref().is_some_and(|written| written.ruleset == ruleset) {
-        return true;
+        return Some(false);
     }
     let table = table::of(&ruleset);
     let before = written.take();
@@ -187,7 +225,7 @@ fn bring_about(started: std::time::Instant, ruleset: Ruleset, written: &mut Opti
         Ok(done) => done,
         Err(error) => {
             tracing::error!(error = %error, "could not write the service table");
-            return false;
+            return None;
         }
     };
     let nothing = Table::default();
@@ -196,5 +234,5 @@ fn bring_about(started: std::time::Instant, ruleset: Ruleset, written: &mut Opti
     tracing::info!(changed, tookUs = took, kernelUs = kernel, "SyncProxyRules complete");
     stale::forget(before.as_ref().map(|before| &before.ruleset), &ruleset);
     *written = Some(Written { ruleset, table });
-    true
+    Some(all)
 }

@@ -16,7 +16,7 @@ use crate::api::status::Status;
 pub(super) struct Event {
     kind: &'static str,
     api_version: &'static str,
-    level: Level,
+    pub(super) level: Level,
     #[serde(rename = "auditID")]
     audit_id: String,
     pub(super) stage: Stage,

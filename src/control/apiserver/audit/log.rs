@@ -46,9 +46,9 @@ impl Log {
         })
     }
 
-    /// Appends one line. What cannot be written is told to the server's own log: a full disk must not stop
-    /// the API.
-    pub(super) fn write(&self, line: &[u8]) {
+    /// Appends one line. What cannot be written is told to the server's own log; whether a full disk stops
+    /// the API is the mode's business.
+    pub(super) fn write(&self, line: &[u8]) -> bool {
         let mut open = self.open.lock().expect("nothing panics while holding the lock");
         let outcome = match open.size {
             Some(size) if size > 0 && size + line.len() as u64 > self.longest => self.turn(&mut open),
@@ -56,8 +56,14 @@ impl Log {
         };
         let outcome = outcome.and_then(|()| open.file.write_all(line));
         match outcome {
-            Ok(()) => open.size = open.size.map(|size| size + line.len() as u64),
-            Err(error) => tracing::error!(%error, path = %self.path.display(), "Unable to write audit event"),
+            Ok(()) => {
+                open.size = open.size.map(|size| size + line.len() as u64);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, path = %self.path.display(), "Unable to write audit event");
+                false
+            }
         }
     }
 

@@ -2,13 +2,14 @@
 //!
 //! A policy says for each request how much is kept and at which stages. Each kept stage is one line of
 //! JSON in `--audit-log-path`, written before the answer goes out, as upstream's default mode `blocking`
-//! does, and one event for the server of `--audit-webhook-config-file`. Left out: batches for the log,
-//! truncation and the legacy text format.
+//! does, and one event for the server of `--audit-webhook-config-file`. In mode `blocking-strict` a request
+//! whose arrival cannot be written goes no further. Left out: batches for the log, and its legacy text format.
 
 mod event;
 mod log;
 mod policy;
 mod trail;
+mod truncate;
 mod webhook;
 
 use std::path::PathBuf;
@@ -22,8 +23,10 @@ pub use trail::Trail;
 use super::request::RequestInfo;
 use super::user::UserInfo;
 use crate::net::Roads;
+use event::Event;
 use log::Log;
 use policy::Policy;
+use truncate::LogTruncateFlags;
 use webhook::{Webhook, WebhookFlags};
 
 /// A stage of a request at which an event can be written.
@@ -60,7 +63,16 @@ pub struct AuditFlags {
     #[arg(long, default_value = "blocking", value_parser = ["blocking", "blocking-strict"])]
     pub audit_log_mode: String,
     #[command(flatten)]
+    pub log_truncate: LogTruncateFlags,
+    #[command(flatten)]
     pub webhook: WebhookFlags,
+}
+
+impl AuditFlags {
+    /// Whether a request must not go on once its arrival could not be written.
+    fn is_strict(&self) -> bool {
+        self.audit_log_mode == "blocking-strict" || self.webhook.audit_webhook_mode == "blocking-strict"
+    }
 }
 
 /// Why there is no audit log.
@@ -103,7 +115,14 @@ impl AuditFlags {
             Log::open(path, self.audit_log_maxsize, self.audit_log_maxbackup, self.audit_log_maxage)
                 .map_err(|source| AuditError::Open { path: path.clone(), source })
         });
-        Ok(Some(Arc::new(Audit { policy, log: log.transpose()?, webhook: self.webhook.build(&self.roads)? })))
+        Ok(Some(Arc::new(Audit {
+            policy,
+            log: log.transpose()?,
+            log_limit: self.log_truncate.limit(),
+            webhook: self.webhook.build(&self.roads)?,
+            webhook_limit: self.webhook.truncate.limit(),
+            strict: self.is_strict(),
+        })))
     }
 }
 
@@ -111,7 +130,11 @@ impl AuditFlags {
 pub struct Audit {
     policy: Policy,
     log: Option<Log>,
+    /// The longest event a backend takes whole.
+    log_limit: Option<usize>,
     webhook: Option<Webhook>,
+    webhook_limit: Option<usize>,
+    strict: bool,
 }
 
 /// A request as audit sees it when it comes in.
@@ -133,19 +156,38 @@ impl Audit {
         Some(Trail::new(self.clone(), rule, request))
     }
 
-    fn write(&self, line: Bytes) {
+    /// Hands an event to every backend; false when one that is strict could not take it.
+    fn write(&self, event: &Event) -> bool {
+        let Some(line) = line(event) else { return !self.strict };
+        let mut taken = true;
         if let Some(log) = &self.log {
-            log.write(&line);
+            taken &= truncate::within(self.log_limit, event, &line).is_some_and(|line| log.write(&line));
         }
         if let Some(webhook) = &self.webhook {
-            webhook.send(line);
+            let fits = truncate::within(self.webhook_limit, event, &line);
+            taken &= fits.is_some_and(|line| webhook.send(line));
         }
+        taken || !self.strict
     }
 
     /// Sends what waits, when the server stops.
     pub async fn flush(&self) {
         if let Some(webhook) = &self.webhook {
             webhook.flush().await;
+        }
+    }
+}
+
+/// One line of JSON.
+fn line(event: &Event) -> Option<Bytes> {
+    match serde_json::to_vec(event) {
+        Ok(mut line) => {
+            line.push(b'\n');
+            Some(Bytes::from(line))
+        }
+        Err(error) => {
+            tracing::error!(%error, "An audit event could not be written");
+            None
         }
     }
 }

@@ -81,8 +81,14 @@ pub(super) struct Policy {
 impl Policy {
     /// Reads a file; a policy without rules is an error, as upstream has it.
     pub(super) fn read(text: &str) -> Result<Self, String> {
-        let file: File =
-            serde_yaml_ng::from_str(text).map_err(|error| format!("failed decoding: {error}"))?;
+        let file: File = match serde_yaml_ng::from_str(text) {
+            Ok(file) => file,
+            Err(error) => {
+                let file = lenient(text).map_err(|error| format!("failed decoding: {error}"))?;
+                tracing::warn!(%error, "Audit policy contains errors, falling back to lenient decoding");
+                file
+            }
+        };
         if file.kind != "Policy" || file.api_version != "audit.k8s.io/v1" {
             return Err(format!("unknown group version field {:?} in policy", file.api_version));
         }
@@ -90,6 +96,14 @@ impl Policy {
             return Err("loaded illegal policy with 0 rules".into());
         }
         for (at, rule) in file.rules.iter().enumerate() {
+            if let Some((which, pattern)) =
+                rule.non_resource_urls.iter().enumerate().find(|(_, one)| !is_pattern(one))
+            {
+                return Err(format!(
+                    "rules[{at}].nonResourceURLs[{which}]: Invalid value: {pattern:?}: {}",
+                    "non-resource URL wildcards '*' must be the final character of the rule"
+                ));
+            }
             let resources = !rule.resources.is_empty() || !rule.namespaces.is_empty();
             if resources && !rule.non_resource_urls.is_empty() {
                 return Err(format!(
@@ -119,6 +133,43 @@ impl Policy {
             omit: rule.omit_stages.iter().chain(&self.omit_stages).copied().collect(),
             omit_managed_fields: rule.omit_managed_fields.unwrap_or(self.omit_managed_fields),
         })
+    }
+}
+
+/// `*` stands for the rest, so nothing follows it.
+fn is_pattern(path: &str) -> bool {
+    path == "*" || (!path.is_empty() && path.find('*').is_none_or(|at| at == path.len() - 1))
+}
+
+const FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "rules", "omitStages", "omitManagedFields"];
+const RULE_FIELDS: &[&str] = &[
+    "level",
+    "users",
+    "userGroups",
+    "verbs",
+    "resources",
+    "namespaces",
+    "nonResourceURLs",
+    "omitStages",
+    "omitManagedFields",
+];
+const RESOURCE_FIELDS: &[&str] = &["group", "resources", "resourceNames"];
+
+/// Reads a file without what it has and a policy has not.
+fn lenient(text: &str) -> Result<File, serde_yaml_ng::Error> {
+    let mut file: serde_json::Value = serde_yaml_ng::from_str(text)?;
+    keep(&mut file, FIELDS);
+    for rule in file.get_mut("rules").and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
+        keep(rule, RULE_FIELDS);
+        let resources = rule.get_mut("resources").and_then(serde_json::Value::as_array_mut);
+        resources.into_iter().flatten().for_each(|one| keep(one, RESOURCE_FIELDS));
+    }
+    serde_yaml_ng::from_str(&file.to_string())
+}
+
+fn keep(value: &mut serde_json::Value, fields: &[&str]) {
+    if let Some(map) = value.as_object_mut() {
+        map.retain(|name, _| fields.contains(&name.as_str()));
     }
 }
 
@@ -236,5 +287,19 @@ rules:
         assert_eq!(Policy::read(head).unwrap_err(), "loaded illegal policy with 0 rules");
         assert!(Policy::read("apiVersion: v1\nkind: Policy\n").is_err());
         assert!(Policy::read(&format!("{head}rules: [{{level: Everything}}]")).is_err());
+    }
+
+    #[test]
+    fn what_a_policy_has_not_is_passed_over_and_a_star_ends_a_path() {
+        let head = "apiVersion: audit.k8s.io/v1\nkind: Policy\n";
+        let odd = format!("{head}colour: red\nrules: [{{level: Metadata, flavour: sweet}}]");
+        assert_eq!(Policy::read(&odd).unwrap().rules.len(), 1);
+        let star = format!("{head}rules: [{{level: None, nonResourceURLs: [\"/x*y\"]}}]");
+        let said = Policy::read(&star).unwrap_err();
+        assert!(
+            said.starts_with("rules[0].nonResourceURLs[0]: Invalid value: \"/x*y\": non-resource URL"),
+            "{said}"
+        );
+        assert!(is_pattern("*") && is_pattern("/a*") && is_pattern("/a") && !is_pattern(""));
     }
 }

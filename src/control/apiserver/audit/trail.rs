@@ -31,9 +31,11 @@ impl Trail {
         Self { audit, verdict, event }
     }
 
-    /// The request is understood and its sender known.
-    pub fn received(&mut self) {
-        self.emit(Stage::RequestReceived);
+    /// The request is understood and its sender known; false when it must not go on, because that could not be
+    /// written.
+    #[must_use]
+    pub fn received(&mut self) -> bool {
+        self.emit(Stage::RequestReceived)
     }
 
     /// The request acts as somebody else; `constraint` is empty when the old verb let it.
@@ -117,21 +119,15 @@ impl Trail {
         object.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten().for_each(strip);
     }
 
-    fn emit(&mut self, stage: Stage) {
+    fn emit(&mut self, stage: Stage) -> bool {
         if self.verdict.omit.contains(&stage) {
-            return;
+            return true;
         }
         self.event.stage = stage;
         if stage != Stage::RequestReceived {
             self.event.stage_timestamp = written(jiff::Timestamp::now());
         }
-        match serde_json::to_vec(&self.event) {
-            Ok(mut line) => {
-                line.push(b'\n');
-                self.audit.write(Bytes::from(line));
-            }
-            Err(error) => tracing::error!(%error, "An audit event could not be written"),
-        }
+        self.audit.write(&self.event)
     }
 }
 

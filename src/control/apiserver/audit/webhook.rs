@@ -3,7 +3,7 @@
 //!
 //! In upstream's default mode `batch` requests wait for nobody: events queue, go out together when there are
 //! enough of them or the oldest has waited, and are dropped when the queue is full. In mode `blocking` the
-//! request waits until its event is delivered or given up. Left out: `blocking-strict`, truncation.
+//! request waits until its event is delivered or given up.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::error;
 
 use super::AuditError;
+use super::truncate::WebhookTruncateFlags;
 use crate::api::go_duration;
 use crate::control::apiserver::remote::{Remote, RemoteError};
 use crate::net::{Egress, Roads};
@@ -31,7 +32,7 @@ pub struct WebhookFlags {
     /// A kubeconfig that says where events go.
     #[arg(long)]
     pub audit_webhook_config_file: Option<PathBuf>,
-    #[arg(long, default_value = "batch", value_parser = ["batch", "blocking"])]
+    #[arg(long, default_value = "batch", value_parser = ["batch", "blocking", "blocking-strict"])]
     pub audit_webhook_mode: String,
     /// How long to wait before a delivery is tried again.
     #[arg(long, default_value = "10s", value_parser = go_duration::parse)]
@@ -51,6 +52,8 @@ pub struct WebhookFlags {
     /// Batches that may go out at once after a quiet time.
     #[arg(long, default_value_t = 15)]
     pub audit_webhook_batch_throttle_burst: u32,
+    #[command(flatten)]
+    pub truncate: WebhookTruncateFlags,
 }
 
 impl WebhookFlags {
@@ -61,7 +64,7 @@ impl WebhookFlags {
             .map_err(|source| AuditError::Webhook { path: path.clone(), source })?
             .with_first_delay(self.audit_webhook_initial_backoff);
         let remote = Arc::new(remote);
-        if self.audit_webhook_mode == "blocking" {
+        if self.audit_webhook_mode != "batch" {
             return Ok(Some(Webhook::Blocking(remote)));
         }
         let (queue, waiting) = mpsc::channel(self.audit_webhook_batch_buffer_size.max(1));
@@ -69,6 +72,7 @@ impl WebhookFlags {
             remote,
             waiting,
             most: self.audit_webhook_batch_max_size.max(1),
+            longest: self.truncate.batch(),
             patience: self.audit_webhook_batch_max_wait,
             bucket: Bucket::new(
                 self.audit_webhook_batch_throttle_qps,
@@ -94,18 +98,20 @@ pub(super) enum Item {
 }
 
 impl Webhook {
-    /// Takes one event.
-    pub(super) fn send(&self, event: Bytes) {
+    /// Takes one event; false when it was given up.
+    pub(super) fn send(&self, event: Bytes) -> bool {
         match self {
             Self::Batch { queue, dropped } => {
                 if queue.try_send(Item::Event(event)).is_err() {
                     let count = dropped.fetch_add(1, Ordering::Relaxed) + 1;
                     error!(dropped = count, "audit backend buffer is full: the event is lost");
                 }
+                // Whoever is told of it is told in the log alone, as upstream.
+                true
             }
             // Trails are also completed where nothing can be awaited: in a body's destructor.
             Self::Blocking(remote) => tokio::task::block_in_place(|| {
-                tokio::runtime::Handle::current().block_on(deliver(remote, &[event]));
+                tokio::runtime::Handle::current().block_on(deliver(remote, &[event]))
             }),
         }
     }
@@ -128,6 +134,8 @@ struct Batches {
     remote: Arc<Remote>,
     waiting: mpsc::Receiver<Item>,
     most: usize,
+    /// What a batch may hold in bytes, but for its last event.
+    longest: usize,
     patience: Duration,
     bucket: Bucket,
 }
@@ -152,9 +160,8 @@ impl Batches {
 
     /// The next batch: full, or as much as came in time. Nothing once there will be no more.
     async fn gather(&mut self) -> Option<(Vec<Bytes>, Option<oneshot::Sender<()>>)> {
-        let mut events = Vec::new();
-        let mut until = None;
-        while events.len() < self.most {
+        let (mut events, mut bytes, mut until) = (Vec::<Bytes>::new(), 0, None);
+        while events.len() < self.most && bytes < self.longest {
             let next = match until {
                 None => self.waiting.recv().await,
                 Some(until) => match timeout_at(until, self.waiting.recv()).await {
@@ -163,7 +170,10 @@ impl Batches {
                 },
             };
             match next {
-                Some(Item::Event(event)) => events.push(event),
+                Some(Item::Event(event)) => {
+                    bytes += event.len();
+                    events.push(event);
+                }
                 Some(Item::Flush(flushed)) => return Some((events, Some(flushed))),
                 None if events.is_empty() => return None,
                 None => break,
@@ -175,16 +185,18 @@ impl Batches {
 }
 
 /// Sends one list of events; what cannot be delivered is told to the server's own log and lost.
-async fn deliver(remote: &Remote, events: &[Bytes]) {
+async fn deliver(remote: &Remote, events: &[Bytes]) -> bool {
     // Upstream tries again whatever the error was (`webhook.WithExponentialBackoff` with its own test).
     let again = |error: &RemoteError| !matches!(error, RemoteError::Answer { code, .. } if *code < 500 && *code != 429);
-    if let Err(error) = remote.deliver(list(events), again).await {
+    let outcome = remote.deliver(list(events), again).await;
+    if let Err(error) = &outcome {
         error!(
             %error,
             events = events.len(),
             "Unable to send audit events to the webhook"
         );
     }
+    outcome.is_ok()
 }
 
 /// An `EventList`, whose items are encoded already.

@@ -95,7 +95,7 @@ impl Authenticator {
             }
         }
         if !errors.is_empty() {
-            info!(err = format!("[{}]", errors.join(", ")), "Unable to authenticate the request");
+            info!(err = listed(&errors), "Unable to authenticate the request");
             return Err(Status::unauthorized());
         }
         match self.admits_anonymous(request.path) {
@@ -117,7 +117,7 @@ impl Authenticator {
     /// means those of this API server.
     pub async fn review(&self, token: &str, audiences: &[String]) -> std::result::Result<Owner, String> {
         let wanted = if audiences.is_empty() { self.tokens.api_audiences() } else { audiences };
-        let found = self.tokens.owner(token, wanted).await?;
+        let found = self.tokens.owner(token, wanted).await.map_err(|error| listed(&[error]))?;
         found.map(authenticated).ok_or_else(|| "invalid bearer token".into())
     }
 
@@ -171,6 +171,14 @@ impl Authenticator {
             extra: BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![id])]),
         };
         Ok(Some(Owner::new(user, Vec::new())))
+    }
+}
+
+/// Go's way of writing several errors as one, which leaves a single one alone.
+fn listed(errors: &[String]) -> String {
+    match errors {
+        [one] if !one.starts_with("invalid bearer token, ") => one.clone(),
+        all => format!("[{}]", all.join(", ")),
     }
 }
 

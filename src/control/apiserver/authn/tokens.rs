@@ -111,7 +111,8 @@ impl Tokens {
         }
         match errors.is_empty() {
             true => Ok(None),
-            false => Err(format!("[{}]", errors.join(", "))),
+            // Go's list of errors begins with the bearer token authenticator's own.
+            false => Err(format!("invalid bearer token, {}", errors.join(", "))),
         }
     }
 

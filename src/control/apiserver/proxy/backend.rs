@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 
+use super::first_line::FirstLine;
 use crate::net::go_text;
 
 /// Holds a connection to a backend: dropped, the connection is closed and its task gone.
@@ -76,10 +77,14 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     // Go writes names that way, and what crosses the wire is looked at.
+    let (stream, first) = FirstLine::of(stream);
     let handshake = Builder::new().title_case_headers(true).handshake(TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(|error| said(&error))?;
     let connection = Connection::spawn(connection.with_upgrades());
-    let response = sender.send_request(request).await.map_err(|error| said(&error))?;
+    let response = sender.send_request(request).await.map_err(|error| {
+        let shown = if error.is_parse() { first.malformed() } else { None };
+        shown.unwrap_or_else(|| said(&error))
+    })?;
     Ok(Answer { response, sender, connection })
 }
 

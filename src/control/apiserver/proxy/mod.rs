@@ -6,6 +6,7 @@
 
 mod backend;
 mod commands;
+mod first_line;
 mod forward;
 mod headers;
 mod html;

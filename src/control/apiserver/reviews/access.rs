@@ -7,48 +7,30 @@ use super::super::lookup::text;
 use super::super::request::{RequestInfo, ResourceRequest};
 use super::super::user::UserInfo;
 use super::strings;
-use crate::api::status::{Cause, Result, Status};
 
-const GROUP: &str = "authorization.k8s.io";
+pub(super) const GROUP: &str = "authorization.k8s.io";
 
 /// The user a review is about.
-pub(super) fn subject(kind: &str, review: &Value) -> Result<UserInfo> {
+pub(super) fn subject(review: &Value) -> UserInfo {
     let spec = &review["spec"];
     let extra = spec["extra"].as_object().into_iter().flatten();
-    let user = UserInfo {
+    UserInfo {
         name: text(review, "/spec/user").into(),
         uid: text(review, "/spec/uid").into(),
         groups: strings(&spec["groups"]),
         extra: extra.map(|(name, values)| (name.clone(), strings(values))).collect(),
-    };
-    if user.name.is_empty() && user.groups.is_empty() {
-        let cause =
-            Cause::invalid("spec.user", &json!(""), "at least one of user or group must be specified");
-        return Err(Status::invalid(GROUP, kind, "", &[cause]));
     }
-    Ok(user)
 }
 
-/// The verdict.
-pub(super) async fn status(
-    authorizer: &Authorizer,
-    kind: &str,
-    review: &Value,
-    user: &UserInfo,
-) -> Result<Value> {
-    let spec = &review["spec"];
-    let info = match (&spec["resourceAttributes"], &spec["nonResourceAttributes"]) {
-        (Value::Object(_), Value::Null) => resource(review),
-        (Value::Null, Value::Object(_)) => RequestInfo {
+/// The verdict on a review that was found to make sense.
+pub(super) async fn status(authorizer: &Authorizer, review: &Value, user: &UserInfo) -> Value {
+    let info = match &review["spec"]["resourceAttributes"] {
+        Value::Object(_) => resource(review),
+        _ => RequestInfo {
             verb: text(review, "/spec/nonResourceAttributes/verb").into(),
             path: text(review, "/spec/nonResourceAttributes/path").into(),
             resource: None,
         },
-        (both, _) => {
-            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            let cause = Cause::invalid("spec.resourceAttributes", both, why);
-            return Err(Status::invalid(GROUP, kind, "", &[cause]));
-        }
     };
     let mut status = json!({"allowed": false});
     let reason = match authorizer.authorize(user, &info).await {
@@ -72,7 +54,7 @@ pub(super) async fn status(
     if !reason.is_empty() {
         status["reason"] = json!(reason);
     }
-    Ok(status)
+    status
 }
 
 fn resource(review: &Value) -> RequestInfo {

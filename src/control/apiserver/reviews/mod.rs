@@ -7,6 +7,7 @@ mod access;
 pub mod discovery;
 mod rules;
 pub mod token;
+mod validate;
 
 use serde_json::{Map, Value, json};
 
@@ -39,19 +40,21 @@ pub async fn answer(
         "selfsubjectreviews" => json!({"userInfo": to_json(user)}),
         "selfsubjectrulesreviews" => rules::status(asked.authorizer, &review, user)?,
         "selfsubjectaccessreviews" => {
-            access::status(asked.authorizer, "SelfSubjectAccessReview", &review, user).await?
+            validate::check("SelfSubjectAccessReview", &review, "")?;
+            access::status(asked.authorizer, &review, user).await
         }
         "subjectaccessreviews" => {
-            let subject = access::subject("SubjectAccessReview", &review)?;
-            access::status(asked.authorizer, "SubjectAccessReview", &review, &subject).await?
+            validate::check("SubjectAccessReview", &review, "")?;
+            access::status(asked.authorizer, &review, &access::subject(&review)).await
         }
         "localsubjectaccessreviews" => {
-            if text(&review, "/spec/resourceAttributes/namespace") != namespace {
-                let why = format!("spec.resourceAttributes.namespace must match namespace: {namespace}");
+            if !matches!(text(&review, "/metadata/namespace"), own if own.is_empty() || own == namespace) {
+                let why =
+                    "the namespace of the provided object does not match the namespace sent on the request";
                 return Err(Status::bad_request(why));
             }
-            let subject = access::subject("LocalSubjectAccessReview", &review)?;
-            access::status(asked.authorizer, "LocalSubjectAccessReview", &review, &subject).await?
+            validate::check("LocalSubjectAccessReview", &review, namespace)?;
+            access::status(asked.authorizer, &review, &access::subject(&review)).await
         }
         _ => return Err(Status::method_not_allowed()),
     };

@@ -4,6 +4,7 @@
 pub mod aggregation;
 pub mod cleaner;
 pub mod default;
+pub mod legacy;
 pub mod root_ca;
 pub mod signer;
 pub mod tokens;

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, 
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 
+use super::trigger::{self, Triggers};
 use super::{
     address, hostname, is_headless, members, publishes_not_ready, reference, selector, service_ports,
     services, target_port,
@@ -20,6 +21,7 @@ use crate::control::controllers::world::{Actor, World};
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const US: &str = "endpoint-controller";
+const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 /// Upstream cuts the list here.
 const MOST: usize = 1000;
 
@@ -31,15 +33,17 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
         world.services.synced().await;
         world.pods.synced().await;
         world.endpoints.synced().await;
-        queue.work("endpoints", 8, |key| sync(&world, &actor, key)).await;
+        let triggers = Triggers::default();
+        queue.work("endpoints", 8, |key| sync(&world, &actor, &triggers, key)).await;
     })
 }
 
-async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::Error> {
+async fn sync(world: &World, actor: &Actor, triggers: &Triggers, key: String) -> Result<Next, kube::Error> {
     let (namespace, name) = split_key(&key);
     let api: Api<Endpoints> = Api::namespaced(actor.client.clone(), namespace);
     let known = world.endpoints.get(&key);
     let Some(service) = world.services.get(&key) else {
+        triggers.forget(&key);
         // They have no owner reference: the end of the service is their end.
         if known.is_some() {
             match api.delete(name, &DeleteParams::default()).await {
@@ -52,26 +56,41 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
     if selector(&service).is_none() || service.metadata.deletion_timestamp.is_some() {
         return Ok(Next::Done);
     }
-    let subsets = subsets(&service, &members(world, &service));
-    let labels = labels(&service);
+    let pods = members(world, &service);
+    let (subsets, cut) = subsets(&service, &pods);
+    let mut wanted = known.as_deref().cloned().unwrap_or_default();
+    wanted.subsets = Some(subsets);
+    wanted.metadata.labels = Some(labels(&service));
+    over_capacity(&mut wanted.metadata.annotations, cut);
+    let trigger = triggers.first_change(&key, &service, &pods);
     match known {
-        Some(known)
-            if known.subsets.as_deref().unwrap_or_default() == subsets
-                && known.metadata.labels.as_ref() == Some(&labels) => {}
-        Some(known) => {
-            let mut changed = (*known).clone();
-            changed.subsets = Some(subsets);
-            changed.metadata.labels = Some(labels);
-            world.endpoints.learn(api.replace(name, &PostParams::default(), &changed).await?);
+        Some(known) if same(&known, &wanted) => {}
+        Some(_) => {
+            trigger::annotate(&mut wanted.metadata.annotations, trigger.as_deref());
+            world.endpoints.learn(api.replace(name, &PostParams::default(), &wanted).await?);
         }
         None => {
-            let mut made = Endpoints { subsets: Some(subsets), ..Endpoints::default() };
-            made.metadata.name = Some(name.into());
-            made.metadata.labels = Some(labels);
-            world.endpoints.learn(api.create(&PostParams::default(), &made).await?);
+            trigger::annotate(&mut wanted.metadata.annotations, trigger.as_deref());
+            wanted.metadata.name = Some(name.into());
+            world.endpoints.learn(api.create(&PostParams::default(), &wanted).await?);
         }
     }
     Ok(Next::Done)
+}
+
+fn same(a: &Endpoints, b: &Endpoints) -> bool {
+    a.subsets.as_deref().unwrap_or_default() == b.subsets.as_deref().unwrap_or_default()
+        && a.metadata.labels == b.metadata.labels
+        && a.metadata.annotations == b.metadata.annotations
+}
+
+/// Says on the object that its list was cut, or no longer is.
+fn over_capacity(notes: &mut Option<BTreeMap<String, String>>, cut: bool) {
+    match (cut, notes) {
+        (true, notes) => drop(notes.get_or_insert_default().insert(OVER_CAPACITY.into(), "truncated".into())),
+        (false, Some(notes)) => drop(notes.remove(OVER_CAPACITY)),
+        (false, None) => {}
+    }
 }
 
 fn labels(service: &Service) -> BTreeMap<String, String> {
@@ -83,10 +102,17 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
     labels
 }
 
-/// Pods that share port numbers share a subset; those not ready are listed apart.
-fn subsets(service: &Service, pods: &[Rc<Pod>]) -> Vec<EndpointSubset> {
+/// Pods that share port numbers share a subset; those not ready are listed apart, and are the first to go
+/// where there are too many, which is said as well.
+fn subsets(service: &Service, pods: &[Rc<Pod>]) -> (Vec<EndpointSubset>, bool) {
     let mut groups: BTreeMap<String, EndpointSubset> = BTreeMap::new();
-    for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).take(MOST) {
+    let mut pods: Vec<&Rc<Pod>> =
+        pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+    let cut = pods.len() > MOST;
+    if cut {
+        pods.sort_by_key(|pod| !(pods::is_ready(pod) || publishes_not_ready(service)));
+    }
+    for pod in pods.into_iter().take(MOST) {
         let ports: Vec<EndpointPort> = service_ports(service)
             .iter()
             .filter_map(|port| {
@@ -121,7 +147,7 @@ fn subsets(service: &Service, pods: &[Rc<Pod>]) -> Vec<EndpointSubset> {
             list.iter_mut().for_each(|list| list.sort_by(|a, b| a.ip.cmp(&b.ip)));
         }
     }
-    subsets
+    (subsets, cut)
 }
 
 #[cfg(test)]
@@ -133,7 +159,9 @@ mod tests {
     #[test]
     fn the_ready_and_the_others_are_listed_apart() {
         let web = service(json!([{"name": "http", "port": 80, "targetPort": "http"}]));
-        let subsets = subsets(&web, &[member("b", "10.244.1.3", false), member("a", "10.244.1.2", true)]);
+        let pods = [member("b", "10.244.1.3", false), member("a", "10.244.1.2", true)];
+        let (subsets, cut) = subsets(&web, &pods);
+        assert!(!cut);
         assert_eq!(subsets.len(), 1);
         let ips = |list: &Option<Vec<EndpointAddress>>| {
             list.iter().flatten().map(|one| one.ip.clone()).collect::<Vec<_>>()
@@ -141,5 +169,22 @@ mod tests {
         assert_eq!(ips(&subsets[0].addresses), ["10.244.1.2"]);
         assert_eq!(ips(&subsets[0].not_ready_addresses), ["10.244.1.3"]);
         assert_eq!(subsets[0].ports.as_ref().unwrap()[0].port, 8080);
+    }
+
+    #[test]
+    fn too_many_are_cut_from_those_not_ready_and_the_object_says_so() {
+        let web = service(json!([{"port": 80}]));
+        let mut pods = vec![member("lame", "10.244.0.1", false)];
+        pods.extend(
+            (0..MOST).map(|n| member(&format!("p{n}"), &format!("10.244.{}.{}", n / 250, n % 250 + 2), true)),
+        );
+        let (subsets, cut) = subsets(&web, &pods);
+        assert!(cut && subsets[0].not_ready_addresses.is_none());
+        assert_eq!(subsets[0].addresses.as_ref().map(Vec::len), Some(MOST));
+        let mut notes = None;
+        over_capacity(&mut notes, true);
+        assert_eq!(notes.as_ref().unwrap()[OVER_CAPACITY], "truncated");
+        over_capacity(&mut notes, false);
+        assert_eq!(notes, Some(BTreeMap::new()));
     }
 }

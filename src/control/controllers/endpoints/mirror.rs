@@ -20,7 +20,7 @@ use crate::control::controllers::world::{Actor, World};
 
 /// Annotations that speak of the Endpoints themselves (`cloneAndRemoveKeys`).
 const NOT_COPIED: [&str; 2] =
-    ["kubectl.kubernetes.io/last-applied-configuration", "endpoints.kubernetes.io/last-change-trigger-time"];
+    ["kubectl.kubernetes.io/last-applied-configuration", super::trigger::ANNOTATION];
 const SERVICE: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const US: &str = "endpointslicemirroring-controller.k8s.io";
@@ -61,7 +61,7 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
     let mirrored = world.endpoints.get(&key).filter(|endpoints| service.is_some() && is_wanted(endpoints));
     let api: Api<EndpointSlice> = Api::namespaced(actor.client.clone(), namespace);
     let wanted = mirrored.iter().flat_map(|endpoints| desired(endpoints)).collect();
-    reconcile(world, &api, known, wanted).await
+    reconcile(world, &api, known, wanted, None).await
 }
 
 fn is_ours(slice: &EndpointSlice, service: &str) -> bool {

@@ -7,6 +7,7 @@ pub mod legacy;
 pub mod mirror;
 mod reconcile;
 pub mod slices;
+mod trigger;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -7,23 +7,29 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 
+use super::trigger;
 use crate::client::informer::key_of;
 use crate::control::controllers::queue::Next;
 use crate::control::controllers::world::World;
 
 /// `known` are the slices there are. One with the same ports is brought up to date before a new one is made.
+/// `trigger` says since when those that change are due.
 pub async fn reconcile(
     world: &World,
     api: &Api<EndpointSlice>,
     mut known: Vec<Rc<EndpointSlice>>,
     wanted: Vec<EndpointSlice>,
+    trigger: Option<&str>,
 ) -> Result<Next, kube::Error> {
     for mut wanted in wanted {
         let fits = |slice: &Rc<EndpointSlice>| {
             slice.ports == wanted.ports && slice.address_type == wanted.address_type
         };
         match known.iter().position(fits).map(|at| known.remove(at)) {
-            None => world.slices.learn(api.create(&PostParams::default(), &wanted).await?),
+            None => {
+                trigger::annotate(&mut wanted.metadata.annotations, trigger);
+                world.slices.learn(api.create(&PostParams::default(), &wanted).await?);
+            }
             Some(old) if same(&old, &wanted) => {}
             Some(old) => {
                 let kept = old.metadata.clone();
@@ -32,6 +38,7 @@ pub async fn reconcile(
                     annotations: wanted.metadata.annotations.or(kept.annotations),
                     ..old.metadata.clone()
                 };
+                trigger::annotate(&mut wanted.metadata.annotations, trigger);
                 let name = old.metadata.name.as_deref().unwrap_or_default();
                 world.slices.learn(api.replace(name, &PostParams::default(), &wanted).await?);
             }

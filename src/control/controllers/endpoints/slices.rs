@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 
 use super::reconcile::reconcile;
+use super::trigger::Triggers;
 use super::{
     address, hostname, is_headless, members, publishes_not_ready, reference, selector, service_ports,
     services, target_port,
@@ -38,7 +39,8 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
         world.services.synced().await;
         world.pods.synced().await;
         world.slices.synced().await;
-        queue.work("endpointslice", 8, |key| sync(&world, &actor, key)).await;
+        let triggers = Triggers::default();
+        queue.work("endpointslice", 8, |key| sync(&world, &actor, &triggers, key)).await;
     })
 }
 
@@ -65,8 +67,11 @@ fn service_name(slice: &EndpointSlice) -> Option<&str> {
     label(slice, SERVICE)
 }
 
-async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::Error> {
-    let Some(service) = world.services.get(&key) else { return Ok(Next::Done) };
+async fn sync(world: &World, actor: &Actor, triggers: &Triggers, key: String) -> Result<Next, kube::Error> {
+    let Some(service) = world.services.get(&key) else {
+        triggers.forget(&key);
+        return Ok(Next::Done);
+    };
     if selector(&service).is_none() || service.metadata.deletion_timestamp.is_some() {
         return Ok(Next::Done);
     }
@@ -77,8 +82,9 @@ async fn sync(world: &World, actor: &Actor, key: String) -> Result<Next, kube::E
     });
     let api: Api<EndpointSlice> = Api::namespaced(actor.client.clone(), namespace);
     let zone = |node: &str| zone(world, node);
-    let wanted = desired(&service, &members(world, &service), &zone);
-    reconcile(world, &api, known, wanted).await
+    let pods = members(world, &service);
+    let trigger = triggers.first_change(&key, &service, &pods);
+    reconcile(world, &api, known, desired(&service, &pods, &zone), trigger.as_deref()).await
 }
 
 /// The zone a node says it is in.

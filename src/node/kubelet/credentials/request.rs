@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::super::{KubeletError, api_text};
 use crate::client::Backoff;
+use crate::net::go_text;
 use crate::pki;
 
 /// Upstream waits this long for an answer before it asks anew.
@@ -105,7 +106,9 @@ async fn signed(api: &Api<CertificateSigningRequest>, name: &str) -> Result<Stri
                 }
             }
             Ok(None) => return Err(KubeletError::RequestUnanswered),
-            Err(error) => warn!(%error, csr = name, "Watching the certificate signing request failed"),
+            Err(error) => {
+                warn!(error = go_text(&error), csr = name, "Watching the certificate signing request failed")
+            }
         }
     }
 }

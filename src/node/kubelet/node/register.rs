@@ -21,6 +21,7 @@ use super::super::{KubeletError, api_text};
 use super::object::{self, Facts, Readiness, labels, same, status};
 use crate::client::events::{Kind, Recorder};
 use crate::client::{Access, Backoff};
+use crate::net::go_text;
 
 /// How often the status is looked at (`nodeStatusUpdateFrequency`) and sent although nothing changed.
 const LOOK: Duration = Duration::from_secs(10);
@@ -126,7 +127,7 @@ pub async fn report(me: Registered, sender: watch::Sender<Node>) {
             node = seen.try_next() => match node {
                 Ok(Some(node)) => { sender.send_replace(node); }
                 Ok(None) => return,
-                Err(error) => warn!(%error, "Watching the node failed"),
+                Err(error) => warn!(error = go_text(&error), "Watching the node failed"),
             },
         }
     }

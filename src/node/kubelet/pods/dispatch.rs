@@ -27,6 +27,7 @@ use super::view::Fate;
 use super::volumes::PodDir;
 use super::worker::Worker;
 use crate::client::Backoff;
+use crate::net::go_text;
 use crate::node::shim::{Runtime, SandboxStatus};
 
 /// Where the `host-local` plugin keeps its files.
@@ -198,7 +199,7 @@ pub async fn run(me: Registered, runtime: Runtime, pods: Pods) -> Result<(), Pod
             Some(Ok(watcher::Event::InitDone)) => listing_done(&core, &listed),
             Some(Ok(watcher::Event::Apply(pod))) => apply(&core, pod),
             Some(Ok(watcher::Event::Delete(pod))) => gone(&core, &pod),
-            Some(Err(error)) => warn!(%error, "Watching pods failed"),
+            Some(Err(error)) => warn!(error = go_text(&error), "Watching pods failed"),
             None => return Ok(()),
         }
     }

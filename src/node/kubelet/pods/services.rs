@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::client::Backoff;
+use crate::net::go_text;
 
 /// The variables of every service, by namespace and name.
 #[derive(Clone)]
@@ -70,7 +71,7 @@ async fn follow(client: Client, known: Known, synced: watch::Sender<bool>) {
             Ok(watcher::Event::Delete(service)) => {
                 known.remove(&key(&service));
             }
-            Err(error) => warn!(%error, "Watching services failed"),
+            Err(error) => warn!(error = go_text(&error), "Watching services failed"),
         }
     }
 }

@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use super::Kubelet;
 use super::call::{Call, http_error, text};
-use super::metrics::page::Page;
+use crate::node::page::Page;
 
 /// Upstream's names, in its order.
 const CHECKS: &[&str] = &["ping", "log", "syncloop"];

@@ -26,7 +26,7 @@ mod pods;
 mod port_forward;
 mod routes;
 mod run;
-mod stats;
+pub(in crate::node) mod stats;
 mod streaming;
 mod system_logs;
 mod tail;
@@ -253,7 +253,7 @@ async fn handle(port: &Port, service: Service, call: Call, body: Body, below: &[
         Service::Configz => zpages::configz(me),
         Service::Flagz => zpages::flagz(me),
         Service::Statusz => zpages::statusz(me, &port.mux),
-        Service::Run => run::run(me, &call, below).await,
+        Service::Run => run::run(me, &call, body, below).await,
         Service::Exec => exec::exec(me, call, below).await,
         Service::Attach => attach::attach(me, call, below).await,
         Service::PortForward => port_forward::port_forward(me, call, below).await,

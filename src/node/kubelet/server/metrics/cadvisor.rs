@@ -1,8 +1,8 @@
 //! `/metrics/cadvisor`: the machine and each container, under cAdvisor's names.
 
-use super::page::Page;
 use crate::node::kubelet::server::Kubelet;
 use crate::node::kubelet::server::stats::{ContainerSample, PodSample};
+use crate::node::page::Page;
 
 /// Name, kind, help, and the value of one container.
 type Family = (&'static str, &'static str, &'static str, fn(&ContainerSample) -> f64);

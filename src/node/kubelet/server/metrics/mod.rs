@@ -3,8 +3,6 @@
 //! Each value is counted or measured here; families that would always be empty are left out.
 
 mod cadvisor;
-pub mod page;
-mod process;
 mod requests;
 mod resource;
 
@@ -14,8 +12,8 @@ use jiff::Timestamp;
 use super::Kubelet;
 use super::health;
 use super::routes::Family;
+use crate::node::page::{self, Page};
 use crate::node::shim::{ContainerPhase, ContainerStatus};
-use page::Page;
 pub use requests::Requests;
 
 pub async fn answer(me: &Kubelet, family: Family) -> Response {
@@ -64,24 +62,7 @@ fn kubelet(me: &Kubelet) -> Page {
     for (kind, count) in me.streaming.counts() {
         page.sample(name, &[("subresource", kind)], count);
     }
-    let version = super::VERSION;
-    let mut numbers = version.trim_start_matches('v').split('.');
-    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
-    let help = "[ALPHA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree \
-                state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it \
-                is running.";
-    page.family("kubernetes_build_info", "gauge", help);
-    page.sample(
-        "kubernetes_build_info",
-        &[
-            ("compiler", "rustc"),
-            ("git_version", version),
-            ("major", major),
-            ("minor", minor),
-            ("platform", "linux"),
-        ],
-        1,
-    );
+    page::build(&mut page, super::VERSION);
     let name = "kubernetes_feature_enabled";
     page.family(
         name,
@@ -94,7 +75,7 @@ fn kubelet(me: &Kubelet) -> Page {
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let help = "Tasks of the runtime that are alive, as go_goroutines says it of upstream.";
     page.single("minilab_tasks", "gauge", help, tasks);
-    process::write(&mut page);
+    page::process(&mut page);
     page
 }
 

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::node::page::Page;
 use axum::http::Method;
-
-use super::page::Page;
 
 /// Upstream's buckets of `kubelet_http_requests_duration_seconds` (Prometheus' usual ones).
 const BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];

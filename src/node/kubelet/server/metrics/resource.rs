@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::page::Page;
 use crate::node::kubelet::server::Kubelet;
+use crate::node::page::Page;
 
 pub async fn page(me: &Kubelet) -> Page {
     let sample = me.sampler.sample(&me.runtime).await;
