@@ -84,3 +84,27 @@ fn who_did_what_and_what_they_were_told_is_on_disk() {
     assert!(events(&server).iter().all(|event| event["stage"] != "RequestReceived"));
     assert!(!std::fs::read_to_string(server.file("audit.log")).unwrap().contains("root-token"));
 }
+
+#[test]
+fn in_mode_blocking_strict_nothing_is_done_that_cannot_be_written_down() {
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n\
+                  - {level: None, nonResourceURLs: [\"*\"]}\n- {level: Metadata, users: [jane]}\n- {level: None}\n";
+    let start = |mode: &str| {
+        let mode = format!("--audit-log-mode={mode}");
+        ApiServer::start(
+            &[("policy.yaml", policy)],
+            &[
+                "--authorization-mode=RBAC",
+                "--audit-policy-file={dir}/policy.yaml",
+                "--audit-log-path=/dev/full",
+                &mode,
+            ],
+        )
+    };
+    let jane = [("Authorization", "Bearer jane-token")];
+    let path = "/api/v1/namespaces/default/secrets";
+    let refused = start("blocking-strict").ask(None, "GET", path, &jane, "");
+    let want = format!("Internal Server Error: {path:?}: failed to store audit event");
+    assert_eq!((refused.code, refused.text.trim_end()), (500, want.as_str()));
+    assert_eq!(start("blocking").ask(None, "GET", path, &jane, "").code, 403, "the default lets it pass");
+}

@@ -51,6 +51,9 @@ fn broken_requests_are_400_and_plain_http_is_told_so() {
         let answer = server.raw(None, bytes);
         assert!(matches!(answer.code, 0 | 400 | 505), "{:?} {answer:?}", String::from_utf8_lossy(bytes));
     }
+    let answer = server.raw(None, b"GET /version HTTP/1.1\r\n\r\n");
+    let said = "400 Bad Request: missing required Host header";
+    assert_eq!((answer.code, answer.text.as_str()), (400, said), "{answer:?}");
     let mut plain = TcpStream::connect(server.address).unwrap();
     plain.write_all(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut said = String::new();

@@ -151,6 +151,25 @@ while True:
         if names.len() == 3 { Ok(()) } else { Err(format!("{names:?}")) }
     });
 
+    lab.kubectl(&["expose", "deployment", "web", "--name=later", "--port=80", "--target-port=8080"]).ok();
+    eventually(SOON, "endpoints say since when they are due", || {
+        let of_later = ["get", "endpointslices", "-l", "kubernetes.io/service-name=later", "-o", "json"];
+        let slices = lab.kubectl(&of_later).ok();
+        if slices.contains("endpoints.kubernetes.io/last-change-trigger-time") { Ok(()) } else { Err(slices) }
+    });
+    let told =
+        |path: &str| lab.on("node-1", &["curl", "-s", "-m", "5", &format!("http://127.0.0.1:10249/{path}")]);
+    assert_eq!(told("proxyMode"), "nftables");
+    let metrics = told("metrics");
+    for name in [
+        "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} ",
+        "kubeproxy_network_programming_duration_seconds_bucket{ip_family=\"IPv4\",le=\"0.25\"} ",
+        "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} 0",
+        "process_resident_memory_bytes ",
+    ] {
+        assert!(metrics.contains(&format!("\n{name}")), "{name} is not in\n{metrics}");
+    }
+
     let killed = lab.pid("kube-proxy", "node-1");
     crate::kit::process::kill(killed);
     eventually(SOON, "kube-proxy is back", || match lab.pid("kube-proxy", "node-1") {

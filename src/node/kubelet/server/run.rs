@@ -63,7 +63,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_is_read_from_a_form_and_from_nothing_else() {
-        let headers = |kind: &'static str| HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
+        let headers = |kind: &'static str| {
+            HeaderMap::from_iter([(CONTENT_TYPE, axum::http::HeaderValue::from_static(kind))])
+        };
         assert!(is_form(&headers("application/x-www-form-urlencoded; charset=utf-8")));
         assert!(!is_form(&headers("text/plain")) && !is_form(&HeaderMap::new()));
         assert_eq!(field(Body::from("x=1&cmd=ls+-l%20/")).await.as_deref(), Some("ls -l /"));
