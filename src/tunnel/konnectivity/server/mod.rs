@@ -3,6 +3,7 @@
 //! Upstream's `cmd/server` and `pkg/server`. Left out: profiling, and reading its certificates again.
 
 mod agents;
+mod authority;
 mod backend;
 mod backends;
 mod connect;
@@ -26,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use agents::Door;
+use authority::Named;
 use backend::{Backend, DialFailure};
 use backends::Backends;
 use counts::Counts;
@@ -198,7 +200,13 @@ async fn frontends(flags: &Flags, shared: &Arc<Shared>, stop: &CancellationToken
             loop {
                 match listener.accept().await {
                     Ok((io, _)) => {
-                        tokio::spawn(frontend(Arc::clone(&shared), mode, keepalive, io, stop.clone()));
+                        let (shared, stop) = (Arc::clone(&shared), stop.clone());
+                        tokio::spawn(async move {
+                            match mode {
+                                Mode::Grpc => frontend(shared, mode, keepalive, Named::new(io), stop).await,
+                                Mode::HttpConnect => frontend(shared, mode, keepalive, io, stop).await,
+                            }
+                        });
                     }
                     Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
                 }
