@@ -5,6 +5,7 @@
 //! has none either.
 
 mod authority;
+mod complaint;
 mod csr;
 mod inspect;
 mod jwk;

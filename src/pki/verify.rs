@@ -10,6 +10,7 @@ use rustls::RootCertStore;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+use super::complaint::complaint;
 use super::{Facts, PkiError, certificates, unix_now};
 
 /// A verified client's name and groups.
@@ -17,6 +18,8 @@ use super::{Facts, PkiError, certificates, unix_now};
 pub struct Subject {
     pub cn: String,
     pub orgs: Vec<String>,
+    /// Empty where the certificate names none.
+    pub uid: String,
     /// SHA-256 of the certificate, hexadecimal (upstream's credential id).
     pub fingerprint: String,
 }
@@ -30,6 +33,23 @@ pub struct ClientRoots {
 
 /// A leaf's bytes; its end in seconds since 1970, and whose it is.
 type Known = HashMap<Vec<u8>, (u64, Arc<Subject>)>;
+
+/// Where a subject carries its user's uid (`AllowParsingUserUIDFromCertAuth`).
+const UID: &str = "1.3.6.1.4.1.57683.2";
+
+/// The uid a leaf's subject names; several are one too many, and an empty one is none.
+fn uid(leaf: &CertificateDer<'_>) -> Result<String, PkiError> {
+    let (_, cert) = x509_parser::parse_x509_certificate(leaf)
+        .map_err(|error| PkiError::Certificate(error.to_string()))?;
+    let named = cert.subject().iter_attributes().filter(|one| one.attr_type().to_id_string() == UID);
+    let uids: Vec<&str> = named.map(|one| one.as_str().unwrap_or_default()).collect();
+    match uids.as_slice() {
+        [] => Ok(String::new()),
+        [""] => Err(PkiError::Chain("UID cannot be an empty string".into())),
+        [uid] => Ok((*uid).to_owned()),
+        many => Err(PkiError::Chain(format!("expected 1 UID, but found multiple: {many:?}"))),
+    }
+}
 
 /// More different clients than a lab has; then the memory starts anew.
 const KNOWN: usize = 512;
@@ -59,11 +79,11 @@ impl ClientRoots {
         }
         self.verifier
             .verify_client_cert(leaf, intermediates, UnixTime::now())
-            .map_err(|error| PkiError::Chain(error.to_string()))?;
+            .map_err(|error| PkiError::Chain(complaint(leaf, &error)))?;
         let facts = Facts::from_der(leaf)?;
         let hash = ring::digest::digest(&ring::digest::SHA256, leaf);
         let fingerprint = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let subject = Arc::new(Subject { cn: facts.cn, orgs: facts.orgs, fingerprint });
+        let subject = Arc::new(Subject { cn: facts.cn, orgs: facts.orgs, uid: uid(leaf)?, fingerprint });
         if known.len() >= KNOWN {
             known.clear();
         }

@@ -125,6 +125,10 @@ impl Up {
         if self.dry_run {
             return self.print_plan(lab);
         }
+        // A wrong value is said before anything is done.
+        if let Some(nodes) = self.nodes.filter(|_| !lab.exists()) {
+            self.checked(Spec::new(&lab.name, nodes, Profile::default(), USUAL_PORT))?;
+        }
         progress.begin("Checking this machine");
         doctor::quick(lab)?;
         let lock = lab.lock()?;

@@ -39,7 +39,7 @@ pub enum ShimError {
     Launch { pod: String, source: io::Error },
     #[error("failed to create pod sandbox: {0}")]
     Sandbox(String),
-    #[error("no sandbox {0}")]
+    #[error("failed to find sandbox {0:?} in store: not found")]
     NoSandbox(String),
     #[error("the shim of sandbox {id} is gone")]
     Gone { id: String, source: io::Error },

@@ -158,15 +158,14 @@ impl Authenticator {
 
     fn certificate(&self, chain: &[CertificateDer<'static>]) -> Found {
         let (Some(roots), false) = (&self.roots, chain.is_empty()) else { return Ok(None) };
-        let subject =
-            roots.verify(chain).map_err(|error| format!("verifying certificate failed: {error}"))?;
+        let subject = roots.verify(chain).map_err(|error| error.to_string())?;
         if subject.cn.is_empty() {
             return Ok(None);
         }
         let id = format!("X509SHA256={}", subject.fingerprint);
         let user = UserInfo {
             name: subject.cn.clone(),
-            uid: String::new(),
+            uid: subject.uid.clone(),
             groups: subject.orgs.clone(),
             extra: BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![id])]),
         };
