@@ -70,7 +70,13 @@ pub fn named(lab: &LabDir, word: &str) -> Result<Vec<RolePlan>, Trouble> {
     let found: Vec<RolePlan> = plan.roles().filter(meant).cloned().collect();
     if found.is_empty() {
         let there: Vec<String> = plan.roles().map(|role| format!("{}@{}", role.name, role.host)).collect();
-        let remedy = format!("one of {}", there.join(", "));
+        let remedy = match name.as_str() {
+            "etcd" => "kube-apiserver: its store is inside it, there is no etcd here".to_owned(),
+            "coredns" => {
+                "`kubectl -n kube-system rollout restart deployment/coredns`: it runs in pods".to_owned()
+            }
+            _ => format!("one of {}", there.join(", ")),
+        };
         return Err(Trouble::new(Answer::Usage, format_args!("there is no role {word}"), remedy));
     }
     Ok(found)
@@ -110,7 +116,10 @@ impl Which {
         }
         let began = Instant::now();
         match Control::connect(lab)?.ask(&request(role, host))? {
-            Reply::Failed { error } => Err(anyhow::anyhow!(error).into()),
+            Reply::Failed { error } => {
+                let remedy = format!("`{} logs {}` says more", super::up::myself(lab), self.role);
+                Err(Trouble::new(Answer::Failed, error, remedy))
+            }
             _ => {
                 let took = began.elapsed().as_secs_f64() * 1000.0;
                 let said = format!("{done} ({took:.1} ms)");

@@ -33,7 +33,7 @@ pub struct Trace {
     #[command(flatten)]
     output: Output,
     /// For example: -- kubectl logs web
-    #[arg(last = true, required = true, value_name = "KUBECTL ARGS")]
+    #[arg(last = true, required = true, value_name = "kubectl ARGS")]
     command: Vec<String>,
 }
 
@@ -75,7 +75,9 @@ impl Trace {
         let watch = watch_wire(lab, false)?;
         watch.event("ready").context("the capture on wire did not start")?;
         let mut command = Command::new("kubectl");
-        command.arg("-v=6").args(words).env("KUBECONFIG", lab.kubeconfig()).stderr(Stdio::piped());
+        // Behind the verb: in front of it, kubectl would look for no plugin, and say that of every typo.
+        let (verb, rest) = words.split_at(words.len().min(1));
+        command.args(verb).arg("-v=6").args(rest).env("KUBECONFIG", lab.kubeconfig()).stderr(Stdio::piped());
         if self.output.json() {
             command.stdout(Stdio::null());
         }
@@ -87,6 +89,11 @@ impl Trace {
         events.extend(watch.finish());
         let roles = Control::connect(lab)?.status()?.roles;
         let mut hops = of_kubectl(lab, &said);
+        if hops.is_empty() && !ran.status.success() {
+            eprint!("{said}");
+            let remedy = "trace runs kubectl: `trace -- kubectl logs web`";
+            return Err(Trouble::new(Answer::Usage, "kubectl sent no request", remedy));
+        }
         hops.extend(on_wire(lab, &plan, &roles, &events));
         said.lines().filter(|line| !is_klog(line)).for_each(|line| eprintln!("{line}"));
         self.say(&hops)?;

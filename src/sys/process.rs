@@ -44,19 +44,25 @@ pub fn act_for(uid: u32, gid: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Refuses connections until [`listen_long`]: the socket keeps its address.
+/// Refuses connections until [`listen_long`]. The socket keeps its address: nobody else may bind it.
 pub fn stop_listening(listener: impl AsFd) -> io::Result<()> {
-    use nix::sys::socket::{Shutdown, shutdown};
     use std::os::fd::AsRawFd;
-    match shutdown(listener.as_fd().as_raw_fd(), Shutdown::Read) {
-        // It was not listening.
-        Err(nix::Error::ENOTCONN) => Ok(()),
-        outcome => Ok(outcome?),
+
+    use nix::sys::socket::sockopt::{AcceptConn, ReuseAddr};
+    use nix::sys::socket::{Shutdown, getsockopt, setsockopt, shutdown};
+    // A socket that does not listen would be marked as read to its end, and those it accepts later too.
+    if getsockopt(&listener, AcceptConn)? {
+        shutdown(listener.as_fd().as_raw_fd(), Shutdown::Read)?;
+        setsockopt(&listener, ReuseAddr, &false)?;
     }
+    Ok(())
 }
 
 /// Lets many connections queue while nobody accepts: a role is being restarted.
 pub fn listen_long(listener: impl AsFd) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt::ReuseAddr};
+    // Connections of before may still be ending on this address.
+    setsockopt(&listener, ReuseAddr, &true)?;
     nix::sys::socket::listen(&listener.as_fd(), Backlog::MAXCONN)?;
     Ok(())
 }
@@ -66,4 +72,28 @@ pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_listener_that_was_stopped_twice_keeps_its_address_and_serves_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        stop_listening(&listener).unwrap();
+        stop_listening(&listener).unwrap();
+        assert!(TcpStream::connect(at).is_err());
+        assert!(TcpListener::bind(at).is_err(), "somebody else took the address");
+        listen_long(&listener).unwrap();
+        let mut caller = TcpStream::connect(at).unwrap();
+        caller.write_all(b"hello").unwrap();
+        let mut word = [0; 5];
+        listener.accept().unwrap().0.read_exact(&mut word).unwrap();
+        assert_eq!(&word, b"hello");
+    }
 }

@@ -5,6 +5,13 @@ use super::errors::{KnownError, error};
 
 pub(super) const ROWS: &[KnownError] = &[
     error(
+        &["was refused - did you specify the right host or port?"],
+        "apiserver-access",
+        "nobody listens where kubectl looks for the API server",
+        "the lab is down, kube-apiserver is stopped, or KUBECONFIG names another cluster",
+        "minilab status",
+    ),
+    error(
         &["No agent available"],
         "apiserver-egress.tunnel",
         "the tunnel has no far end",
@@ -397,10 +404,17 @@ pub(super) const ROWS: &[KnownError] = &[
         "minilab status",
     ),
     error(
-        &["connect: connection refused"],
+        &["connection refused"],
         "apiserver-access",
         "nothing listens there",
         "the role does not run, or listens on another address or port",
         "minilab status",
+    ),
+    error(
+        &["Error from server (NotFound)"],
+        "apiserver-access",
+        "the API server knows you, let you ask, and has no such object",
+        "the name or the namespace is another, or the object was deleted",
+        "minilab kubectl get all -A",
     ),
 ];

@@ -63,7 +63,7 @@ impl Supervisor {
 }
 
 /// The last line of a log, for an error's text.
-fn last_line(log: &Path) -> Option<String> {
+pub(super) fn last_line(log: &Path) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(2048))).ok()?;

@@ -9,6 +9,7 @@ use super::SupervisorError;
 use super::control::{Caller, refusal};
 use super::events::Supervisor;
 use super::hosts;
+use super::reports::last_line;
 use super::role::Input;
 use super::start::Role;
 use crate::lab::order::{Order, Run};
@@ -92,7 +93,7 @@ impl Supervisor {
     }
 
     pub(super) fn answer_waiters(&mut self) {
-        let roles = &self.roles;
+        let (roles, lab) = (&self.roles, &self.lab);
         self.waiters.retain(|waiter| {
             let life = |at: usize| &roles[at].life;
             let done = |at: usize| if waiter.serving { life(at).is_ready() } else { !life(at).is_running() };
@@ -103,7 +104,8 @@ impl Supervisor {
             let hopeless = |(at, before): &&(usize, u32)| life(*at).restarts > before + HOPELESS;
             if let Some((at, _)) = waiter.roles.iter().find(hopeless) {
                 let plan = &roles[*at].plan;
-                let error = format!("{}@{} ends again and again; see its log", plan.name, plan.host);
+                let last = last_line(&lab.log(&plan.name, &plan.host)).unwrap_or_default();
+                let error = format!("{}@{} ends again and again: {last}", plan.name, plan.host);
                 waiter.caller.answer(&refusal(error), None);
                 return false;
             }
