@@ -6,12 +6,12 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
     RootCertStore, ServerConfig, SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 
 use super::NetError;
 use super::danger::AcceptAnyServer;
@@ -89,16 +89,32 @@ pub fn client_config(
         .with_custom_certificate_verifier(verifier);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
-        Some(identity) => builder.with_client_auth_cert(
-            pki::certificates(&identity.cert_pem)?,
-            pki::private_key(&identity.key_pem)?,
-        )?,
+        Some(identity) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified(identity)?)))
+        }
     };
     config.alpn_protocols = protocols.alpn();
     // Every connection verifies anew: a resumed one would skip the very check that is being taught.
     config.resumption = rustls::client::Resumption::disabled();
     config.key_log = Arc::new(WhileAsked);
     Ok(Arc::new(config))
+}
+
+/// A certificate with the key that belongs to it.
+fn certified(identity: &Identity) -> Result<CertifiedKey, NetError> {
+    let chain = pki::certificates(&identity.cert_pem)?;
+    let key = provider().key_provider.load_private_key(pki::private_key(&identity.key_pem)?)?;
+    let certified = CertifiedKey::new(chain, key);
+    match (certified.keys_match(), certified.key.public_key(), certified.cert.first()) {
+        // One of version 1, as `openssl x509 -req` makes them: Go shows it like any other, webpki reads it not.
+        (Err(Error::InvalidCertificate(_)), Some(own), Some(leaf)) => {
+            if pki::public_key_info(leaf)?.as_slice() != &*own {
+                return Err(Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch).into());
+            }
+        }
+        (outcome, ..) => outcome?,
+    }
+    Ok(certified)
 }
 
 /// What a server asks of its clients in the handshake.
@@ -151,10 +167,7 @@ impl ServingCert {
 
     /// New connections get this certificate from now on.
     pub fn replace(&self, identity: &Identity) -> Result<(), NetError> {
-        let chain = pki::certificates(&identity.cert_pem)?;
-        let key = provider().key_provider.load_private_key(pki::private_key(&identity.key_pem)?)?;
-        let certified = CertifiedKey::new(chain, key);
-        certified.keys_match()?;
+        let certified = certified(identity)?;
         *self.current.write().expect("nothing panics while holding the lock") = Some(Arc::new(certified));
         Ok(())
     }
@@ -247,7 +260,15 @@ impl ClientCertVerifier for RequestOnly {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signature, &self.0)
+        match rustls::crypto::verify_tls13_signature(message, cert, signature, &self.0) {
+            // Of version 1, which webpki does not read: the same check by the key alone.
+            Err(Error::InvalidCertificate(error)) if error != CertificateError::BadSignature => {
+                let key = pki::public_key_info(cert).map_err(|_| Error::InvalidCertificate(error))?;
+                let key = SubjectPublicKeyInfoDer::from(key);
+                rustls::crypto::verify_tls13_signature_with_raw_key(message, &key, signature, &self.0)
+            }
+            outcome => outcome,
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

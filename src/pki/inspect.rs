@@ -78,6 +78,13 @@ pub fn public_key_pin(pem: &[u8]) -> Result<String, PkiError> {
     Ok(format!("sha256:{hex}"))
 }
 
+/// A certificate's SubjectPublicKeyInfo, of whatever version it is.
+pub fn public_key_info(der: &CertificateDer<'_>) -> Result<Vec<u8>, PkiError> {
+    let (_, cert) =
+        x509_parser::parse_x509_certificate(der).map_err(|error| PkiError::Certificate(error.to_string()))?;
+    Ok(cert.public_key().raw.to_vec())
+}
+
 /// Common name and organizations of a subject.
 pub(super) fn attributes(name: &X509Name<'_>) -> (String, Vec<String>) {
     let cn = name.iter_common_name().last().and_then(|value| value.as_str().ok()).unwrap_or_default();

@@ -17,7 +17,7 @@ mod verify;
 
 pub use authority::{Authority, Issued, LeafSpec, self_signed_serving};
 pub use csr::{Request, request, request_with_key};
-pub use inspect::{Facts, public_key_pin};
+pub use inspect::{Facts, public_key_info, public_key_pin};
 pub use jwk::{JwkSet, JwsError};
 pub use pem::{certificates, private_key};
 pub use ssh::SshKey;
