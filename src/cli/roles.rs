@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Answer, Outcome, Output, Trouble};
-use crate::lab::plan::{Plan, RolePlan};
+use crate::lab::plan::{Plan, RolePlan, from_manifest};
 use crate::lab::protocol::{Control, Reply, Request};
 use crate::lab::state::LabDir;
 
@@ -67,7 +67,12 @@ pub fn named(lab: &LabDir, word: &str) -> Result<Vec<RolePlan>, Trouble> {
     let plan: Plan = serde_json::from_slice(&std::fs::read(lab.plan_file())?)?;
     let (name, host) = parse(word);
     let meant = |role: &&RolePlan| role.name == name && host.as_ref().is_none_or(|host| *host == role.host);
-    let found: Vec<RolePlan> = plan.roles().filter(meant).cloned().collect();
+    let mut found: Vec<RolePlan> = plan.roles().filter(meant).cloned().collect();
+    let adopted = from_manifest(&name);
+    // What runs because somebody put a manifest there is in no plan.
+    if found.is_empty() && meant(&&adopted) && by_hand(lab, &adopted) {
+        found.push(adopted);
+    }
     if found.is_empty() {
         let there: Vec<String> = plan.roles().map(|role| format!("{}@{}", role.name, role.host)).collect();
         let remedy = match name.as_str() {
@@ -80,6 +85,13 @@ pub fn named(lab: &LabDir, word: &str) -> Result<Vec<RolePlan>, Trouble> {
         return Err(Trouble::new(Answer::Usage, format_args!("there is no role {word}"), remedy));
     }
     Ok(found)
+}
+
+/// Whether the manifest a role would be started from is there.
+fn by_hand(lab: &LabDir, role: &RolePlan) -> bool {
+    let path = role.command.watched().map(|path| path.strip_prefix("/").unwrap_or(path));
+    let plain = role.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    plain && path.is_some_and(|path| lab.host(&role.host).join(path).is_file())
 }
 
 /// `kubelet@node-1` as a role and perhaps a host.

@@ -20,6 +20,8 @@ pub struct Image {
     pub reference: String,
     /// `sha256:…`: over everything that decides what a container of it sees.
     pub id: String,
+    /// The real component whose place this binary takes under the image's name.
+    pub stands_for: Option<&'static str>,
     pub size_bytes: u64,
     /// Directories laid over each other, the uppermost first.
     pub layers: Vec<PathBuf>,
@@ -83,24 +85,23 @@ pub fn resolve(name: &str) -> Result<Image, ImageError> {
     Err(ImageError::NotFound { reference: reference.to_string() })
 }
 
-/// Images of real components whose program this binary is: repository, its program's place in the image, and
-/// the name the binary has for it.
+/// Images of real components whose program this binary is, from whichever registry: the end of the repository,
+/// the program's place in the image, and the name the binary has for it.
 const COMPONENTS: &[(&str, &str, &str)] = &[
-    ("registry.k8s.io/kas-network-proxy/proxy-agent", "/proxy-agent", "proxy-agent"),
-    // As the task on kubernetes.io names it.
-    ("us.gcr.io/k8s-artifacts-prod/kas-network-proxy/proxy-agent", "/proxy-agent", "proxy-agent"),
-    ("registry.k8s.io/kas-network-proxy/proxy-server", "/proxy-server", "proxy-server"),
+    ("/kas-network-proxy/proxy-agent", "/proxy-agent", "proxy-agent"),
+    ("/kas-network-proxy/proxy-server", "/proxy-server", "proxy-server"),
 ];
 
 /// The built-in image under a real component's name, of whatever tag: its program is this binary.
 fn component(reference: &Reference) -> Result<Option<Image>, ImageError> {
-    let found = COMPONENTS.iter().find(|(repository, ..)| reference.repository == *repository);
-    let Some((repository, program, name)) = found.filter(|_| reference.digest.is_none()) else {
+    let found = COMPONENTS.iter().find(|(repository, ..)| reference.repository.ends_with(repository));
+    let Some((_, program, name)) = found.filter(|_| reference.digest.is_none()) else {
         return Ok(None);
     };
     let mut image = toolbox::image()?;
     let tag = reference.tag.as_deref().unwrap_or(toolbox::TAG);
-    image.reference = format!("{repository}:{tag}");
+    image.reference = format!("{}:{tag}", reference.repository);
+    image.stands_for = Some(*name);
     image.layers.insert(0, toolbox::with_program(program, name)?);
     image.config.cmd = Vec::new();
     image.config.entrypoint = vec![(*program).to_owned()];

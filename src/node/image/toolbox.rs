@@ -83,6 +83,7 @@ pub fn image() -> Result<Image, ImageError> {
     Ok(Image {
         reference: format!("{REPOSITORY}:{TAG}"),
         id: format!("sha256:{}", identity.digest),
+        stands_for: None,
         size_bytes: identity.size,
         binds: binds(),
         layers: vec![root],

@@ -81,11 +81,13 @@ impl Launch<'_> {
     fn image(&self, container: &Container, say: &impl Fn(Kind, &str, String)) -> Result<(), NotStarted> {
         let name = container.image.as_deref().unwrap_or_default();
         let message = match image::resolve(name) {
-            Ok(_) => {
+            Ok(found) => {
                 // Whatever the pull policy: no registry is asked for what is built in, so upstream's text for
                 // an image that was found and not pulled is the true one (`imagePullManager.logIt`, 1.35 on).
+                let own = found.stands_for.map(|own| format!(" (minilab's own {own}, in its place)"));
                 let message = format!(
-                    "Container image \"{name}\" already present on machine and can be accessed by the pod"
+                    "Container image \"{name}\" already present on machine and can be accessed by the pod{}",
+                    own.unwrap_or_default()
                 );
                 say(Kind::Normal, "Pulled", message);
                 return Ok(());
