@@ -13,11 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::SshError;
+use super::channel::Forwarded;
 use super::known::HostKeys;
 use super::tunnel::{Credentials, Tunnel};
 use crate::client::Backoff;
@@ -26,6 +28,10 @@ use crate::net::{self, BoxStream, Dial, DialError, Dialing, Protocols, Verify};
 /// Between two looks at a tunnel.
 const HEALTH_POLL: Duration = Duration::from_secs(60);
 const KUBELET: u16 = 10250;
+/// How long after a tunnel's loss a dial waits for the next one before it complains.
+const REOPEN: Duration = Duration::from_secs(2);
+/// Tunnels a dial tries, where each turns out to be cut.
+const TRIES: usize = 3;
 /// Upstream's limit for a user's name.
 const LONGEST_USER: usize = 32;
 
@@ -52,6 +58,9 @@ pub fn road(login: Login<'_>) -> Result<(Arc<dyn Dial>, Nodes), SshError> {
 pub struct Tunnels {
     credentials: Credentials,
     open: Mutex<BTreeMap<String, Arc<Tunnel>>>,
+    /// Told whenever a tunnel is opened.
+    opened: Notify,
+    lost: Mutex<Instant>,
     tls: TlsConnector,
     /// sshd's port, where it is not 22.
     port: Option<u16>,
@@ -77,6 +86,8 @@ impl Tunnels {
         Ok(Self {
             credentials: Credentials { user, key: Arc::new(key), hosts },
             open: Mutex::default(),
+            opened: Notify::new(),
+            lost: Mutex::new(Instant::now()),
             tls: TlsConnector::from(tls),
             port,
             health_poll,
@@ -123,6 +134,7 @@ impl Tunnels {
                 }
             };
             self.open().insert(address.clone(), Arc::clone(&tunnel));
+            self.opened.notify_waiters();
             tracing::info!("Successfully added tunnel for {address:?}");
             backoff.reset();
             tokio::select! {
@@ -133,6 +145,7 @@ impl Tunnels {
                 }
                 () = stop.cancelled() => {}
             }
+            *self.lost() = Instant::now();
             self.open().remove(&address);
             tunnel.close().await;
         }
@@ -156,13 +169,46 @@ impl Tunnels {
         }
         let random = usize::from(uuid::Uuid::new_v4().as_bytes()[0]);
         let Some(any) = open.values().nth(random % open.len().max(1)) else {
-            return Err(DialError::Tunnel(format!(
-                "No SSH tunnels currently open. Were the targets able to accept an ssh-key for user {:?}?",
-                self.credentials.user
-            )));
+            return Err(self.none());
         };
         tracing::warn!("SSH tunnel not found for address {host:?}, picking random node");
         Ok(Arc::clone(any))
+    }
+
+    fn none(&self) -> DialError {
+        DialError::Tunnel(format!(
+            "No SSH tunnels currently open. Were the targets able to accept an ssh-key for user {:?}?",
+            self.credentials.user
+        ))
+    }
+
+    /// When a tunnel was last lost; at first, when there was none yet.
+    fn lost(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn through(&self, host: &str, port: u16) -> Result<Forwarded, DialError> {
+        let mut tries = TRIES;
+        loop {
+            let opened = self.opened.notified();
+            let failure = match self.pick(host) {
+                Err(none) => none,
+                Ok(tunnel) => match tunnel.dial(host, port).await {
+                    // Cut, and nobody had noticed: that is no answer of the node's.
+                    Err(_) if tunnel.closed.is_cancelled() => {
+                        *self.lost() = Instant::now();
+                        self.none()
+                    }
+                    outcome => return outcome,
+                },
+            };
+            tries -= 1;
+            // One that was lost only now is opened again at once, and nobody need hear of it.
+            let left = REOPEN.saturating_sub(self.lost().elapsed());
+            if tries == 0 || timeout(left, opened).await.is_err() {
+                return Err(failure);
+            }
+        }
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Tunnel>>> {
@@ -172,9 +218,6 @@ impl Tunnels {
 
 impl Dial for Tunnels {
     fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialing<'a> {
-        Box::pin(async move {
-            let tunnel = self.pick(host)?;
-            Ok(Box::new(tunnel.dial(host, port).await?) as BoxStream)
-        })
+        Box::pin(async move { Ok(Box::new(self.through(host, port).await?) as BoxStream) })
     }
 }

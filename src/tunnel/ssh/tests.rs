@@ -169,6 +169,28 @@ async fn a_tunnel_comes_back_after_its_node_did_and_until_then_the_old_text_is_t
 }
 
 #[tokio::test]
+async fn a_dial_over_a_connection_that_was_cut_unnoticed_takes_the_next_one() {
+    let (mut node, port) = (Node::start().await, echo().await);
+    let (tunnels, _tell) = node.tunnels(None);
+    let mut open = dial(&tunnels, port).await;
+    node.end();
+    assert_eq!(timeout(PATIENCE, open.read(&mut [0; 1])).await.unwrap().unwrap_or(0), 0);
+    node.serve();
+    // A slow machine may take longer than a dial waits; but never is the cut itself told.
+    let mut stream = loop {
+        match timeout(PATIENCE, tunnels.dial("127.0.0.1", port)).await.unwrap() {
+            Ok(stream) => break stream,
+            Err(error) => assert_eq!(error.to_string(), NONE_OPEN),
+        }
+    };
+    stream.write_all(b"once").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut back = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut back)).await.unwrap().unwrap();
+    assert_eq!(back, b"once");
+}
+
+#[tokio::test]
 async fn any_host_key_is_believed_unless_they_are_pinned() {
     let (node, port) = (Node::start().await, echo().await);
     let pin = |name: &str| {

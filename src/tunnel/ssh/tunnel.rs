@@ -112,6 +112,7 @@ impl Tunnel {
             Ok(Ok(channel)) => Ok(Forwarded::new(channel)),
             Ok(Err(russh::Error::ChannelOpenFailure(reason))) => Err(DialError::Tunnel(rejected(&reason))),
             Ok(Err(_)) => {
+                self.closed.cancel();
                 Err(DialError::Tunnel("ssh: unexpected packet in response to channel open: <nil>".into()))
             }
             Err(_) => Err(DialError::Tunnel(format!("dial tcp {host}:{port}: i/o timeout"))),
