@@ -65,7 +65,13 @@ impl Road {
             "" => uuid::Uuid::new_v4().to_string(),
             id => id.to_owned(),
         };
-        let tls = client_config(&verify, identity.as_ref(), Protocols::H2)?;
+        let mut tls = client_config(&verify, identity.as_ref(), Protocols::H2)?;
+        let more = flags.alpn_proto.iter().filter(|name| !matches!(name.as_str(), "" | "[]"));
+        let more: Vec<Vec<u8>> = more.map(|name| name.as_bytes().to_vec()).collect();
+        if !more.is_empty() {
+            // gRPC's own goes last, as in Go.
+            Arc::make_mut(&mut tls).alpn_protocols.splice(0..0, more);
+        }
         Ok(Self { flags: flags.clone(), id, tls, range: OnceCell::new() })
     }
 

@@ -58,11 +58,13 @@ pub struct Flags {
     pub admin_bind_address: String,
     #[arg(long, default_value_t = 8094)]
     pub admin_server_port: u16,
+    /// What is offered beside h2, for a balancer that tells connections apart by it
+    #[arg(long, value_delimiter = ',')]
+    pub alpn_proto: Vec<String>,
 }
 
 /// Real flags that have no effect here.
 const UNIMPLEMENTED: &[&str] = &[
-    "alpn-proto=",
     "enable-contention-profiling",
     "enable-profiling",
     "kube-api-content-type=",
@@ -93,7 +95,7 @@ impl Flags {
         for pair in self.agent_identifiers.split('&').filter(|pair| !pair.is_empty()) {
             let key = pair.split('=').next().unwrap_or_default();
             if !KEYS.contains(&key) {
-                return wrong(format!("unknown address identifier: {key}"));
+                return wrong(format!("agent address is invalid: unknown address type: {key}"));
             }
         }
         if self.agent_cert.as_os_str().is_empty() != self.agent_key.as_os_str().is_empty() {

@@ -95,6 +95,7 @@ const UNIMPLEMENTED: &[&str] = &[
     "cipher-suites=",
     "enable-contention-profiling",
     "enable-profiling",
+    "frontend-write-channel-size=",
     "kube-api-content-type=",
     "kubeconfig-burst=",
     "kubeconfig-qps=",
@@ -107,6 +108,7 @@ const UNIMPLEMENTED: &[&str] = &[
 pub const KLOG: &[&str] = &[
     "add-dir-header",
     "alsologtostderr",
+    "legacy-stderr-threshold-behavior",
     "log-backtrace-at=",
     "log-dir=",
     "log-file-max-size=",
@@ -140,32 +142,62 @@ impl Flags {
         let given = |path: &PathBuf| !path.as_os_str().is_empty();
         if given(&self.uds_name) {
             if self.server_port != 0 {
-                return wrong("server port should be set to 0 not a port number for UDS");
+                let port = self.server_port;
+                return wrong(&format!("server port should be set to 0 not {port} for UDS"));
             }
-            if given(&self.server_cert) || given(&self.server_key) || given(&self.server_ca_cert) {
-                return wrong("server cert, key and ca cert cannot be set for UDS");
+            let keys =
+                [("key", &self.server_key), ("cert", &self.server_cert), ("ca cert", &self.server_ca_cert)];
+            if let Some((name, _)) = keys.iter().find(|(_, path)| given(path)) {
+                return wrong(&format!("server {name} should not be set for UDS"));
             }
-        } else if !given(&self.server_ca_cert) || !given(&self.server_cert) || !given(&self.server_key) {
-            return wrong("server-cert, server-key and server-ca-cert are required without uds-name");
+        } else if !given(&self.server_ca_cert) {
+            return wrong("server ca cert must be set when in TCP mode (uds-name is empty)");
+        } else if !given(&self.server_cert) || !given(&self.server_key) {
+            return wrong("server-cert and server-key are required in TCP mode");
         }
         if !given(&self.cluster_cert) || !given(&self.cluster_key) {
             return wrong("cluster-cert and cluster-key are required");
         }
-        let token = [&self.agent_namespace, &self.agent_service_account, &self.authentication_audience];
-        let named = token.iter().filter(|text| !text.is_empty()).count();
-        if named != 0 && named != token.len() {
-            return wrong(
-                "agent-namespace, agent-service-account and authentication-audience go together or not at all",
-            );
+        self.check_ports()?;
+        self.check_agents()
+    }
+
+    fn check_ports(&self) -> Result<(), TunnelError> {
+        let mut ports =
+            vec![(self.agent_port, "agent"), (self.admin_port, "admin"), (self.health_port, "health")];
+        if self.uds_name.as_os_str().is_empty() {
+            ports.push((self.server_port, "server"));
         }
-        if named != 0 && given(&self.cluster_ca_cert) {
-            return wrong("cluster-ca-cert can not be used when service account authentication is enabled");
+        let kind = |port: u16| match port {
+            ..1024 => Some("reserved"),
+            1024..=49151 => None,
+            _ => Some("ephemeral"),
+        };
+        match ports.into_iter().find_map(|(port, whose)| Some((kind(port)?, port, whose))) {
+            None => Ok(()),
+            Some((kind, port, whose)) => Err(TunnelError::Flags(format!(
+                "please do not try to use {kind} port {port} for the {whose} port"
+            ))),
         }
-        let ports = [self.agent_port, self.health_port, self.admin_port];
-        if let Some(port) = ports.iter().find(|port| !(1024..=49151).contains(*port)) {
-            return Err(TunnelError::Flags(format!(
-                "please do not try to use reserved or ephemeral port {port}"
-            )));
+    }
+
+    /// How agents prove who they are: all of it by token, or none.
+    fn check_agents(&self) -> Result<(), TunnelError> {
+        let named = [
+            ("--agent-namespace", &self.agent_namespace),
+            ("--agent-service-account", &self.agent_service_account),
+            ("--authentication-audience", &self.authentication_audience),
+        ];
+        if named.iter().all(|(_, value)| value.is_empty()) {
+            return Ok(());
+        }
+        if !self.cluster_ca_cert.as_os_str().is_empty() {
+            let text = "--cluster-ca-cert can not be used when agent authentication is enabled";
+            return Err(TunnelError::Flags(text.into()));
+        }
+        if let Some((flag, _)) = named.iter().find(|(_, value)| value.is_empty()) {
+            let text = format!("{flag} cannot be empty when agent authentication is enabled");
+            return Err(TunnelError::Flags(text));
         }
         Ok(())
     }
