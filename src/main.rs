@@ -40,6 +40,7 @@ const ROLES: &[(&str, Role)] = &[
     ("kube-network-policies", node::policy::run),
     ("containerd-shim", node::shim::run),
     ("pause", node::shim::pause),
+    ("phone-home", client::phone_home),
     ("attacker", attack::role::run),
     ("kubeadm", lab::kubeadm::run),
     ("minilab-keeper", lab::keeper::run),

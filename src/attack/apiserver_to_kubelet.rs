@@ -36,8 +36,18 @@ pub fn ca(scene: &mut Scene, wishes: &Wishes) -> Result<Finding, AttackError> {
     }
     let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/log");
     let answer = scene.api_get(&path);
+    let mut events = Vec::new();
+    settle(&attacker, &mut events);
+    if events.is_empty() && answer.body.contains(real) {
+        return no_way(
+            scene,
+            attacker,
+            &victim,
+            answered(&format!("kubectl -n {namespace} logs {name}"), &answer),
+        );
+    }
     let verbs = streams(scene, &namespace, &name)?;
-    let events = attacker.finish();
+    events.extend(attacker.finish());
     let mut evidence = vec![answered(&format!("kubectl -n {namespace} logs {name}"), &answer)];
     evidence.extend(verbs.iter().map(|(verb, answer)| answered(verb, answer)));
     evidence.extend(events.iter().map(seen));
@@ -66,6 +76,27 @@ pub fn ca(scene: &mut Scene, wishes: &Wishes) -> Result<Finding, AttackError> {
             let what = format!("the fake kubelet was dialled: {dialled}, asked: {asked}; {}", answer.line());
             Finding::inconclusive(what, evidence)
         }
+    })
+}
+
+/// The log came and nobody dialled: there is no such way any more, if the fake kubelet is one that can be dialled.
+fn no_way(scene: &Scene, attacker: Running, victim: &str, log: Evidence) -> Result<Finding, AttackError> {
+    let probe = words(&["timeout", "4", "attacker", "http", &format!("https://{victim}/healthz")]);
+    scene.output("control", probe, Vec::new())?;
+    let events = attacker.finish();
+    let dialled = events.iter().find(|event| event["event"] == "dialled");
+    let mut evidence = vec![log];
+    evidence.extend(dialled.map(|event| Evidence {
+        kind: "packet",
+        what: "on wire: a probe from control, sent by the attack itself, reached the fake kubelet".into(),
+        sample: event["from"].as_str().unwrap_or_default().to_owned(),
+    }));
+    Ok(match dialled {
+        Some(_) => Finding::defeated(
+            "the API server's dial went another way: the real log came, and only the attack's own probe came by",
+            evidence,
+        ),
+        None => Finding::inconclusive("the log came another way, and no probe came by either", evidence),
     })
 }
 

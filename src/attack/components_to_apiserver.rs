@@ -5,6 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::apiserver_access::marker_secret;
 use super::question::Question;
+use super::role::Answer;
 use super::scene::Scene;
 use super::{AttackError, Finding, Wishes, answered};
 use crate::client::Kubeconfig;
@@ -28,30 +29,38 @@ pub fn identity(scene: &mut Scene, _: &Wishes) -> Result<Finding, AttackError> {
     Ok(Finding::by_answer(&answer?, asked, gained, &["system:kube-scheduler\\\" cannot get"]))
 }
 
+/// What only a live controller manager says of itself, and where: figures, configuration, command line.
+const PAGES: &[(&str, &str)] = &[
+    ("/metrics", "process_resident_memory_bytes"),
+    ("/configz", "kubecontrollermanager.config.k8s.io"),
+    ("/debug/pprof/cmdline", "--service-account-private-key-file"),
+];
+
 /// A node asks the controller manager how it is configured.
 pub fn ports(scene: &mut Scene, _: &Wishes) -> Result<Finding, AttackError> {
     let node = scene.node()?.name;
-    // Something only a live controller manager says of itself.
-    let url = format!("https://{CONTROL}:10257/metrics");
-    let answer =
-        scene.ask_from_host(&node, None, &Question::get(&url).find("process_resident_memory_bytes"))?;
-    let live = scene.ask_from_host(&node, None, &Question::get(format!("https://{CONTROL}:6443/livez")))?;
-    let gained = "anybody on a node reads the controller manager's own pages";
-    let mut finding = Finding::by_answer(
-        &answer,
-        &format!("GET {url} from {node}, no credential"),
-        gained,
-        &["connection refused", "401", "403"],
-    );
-    // A host that cannot be reached at all refuses nothing.
-    finding.evidence.push(answered("GET the API server's /livez from the same place", &live));
-    if live.status.is_none() {
-        return Ok(Finding::inconclusive(
-            "the control plane's host cannot be reached at all",
-            finding.evidence,
-        ));
+    let (mut read, mut evidence, mut last) = (Vec::new(), Vec::new(), Answer::default());
+    for (page, says) in PAGES {
+        let url = format!("https://{CONTROL}:10257{page}");
+        let answer = scene.ask_from_host(&node, None, &Question::get(&url).find(says))?;
+        evidence.push(answered(&format!("GET {url} from {node}, no credential"), &answer));
+        read.extend(answer.found.then_some(*page));
+        last = answer;
     }
-    Ok(finding)
+    let live = scene.ask_from_host(&node, None, &Question::get(format!("https://{CONTROL}:6443/livez")))?;
+    evidence.push(answered("GET the API server's /livez from the same place", &live));
+    let refused = last.error.contains("connection refused") || matches!(last.status, Some(401 | 403));
+    Ok(match () {
+        () if read.len() == PAGES.len() => Finding::compromised(
+            format!("anybody on a node reads the controller manager's own {}", read.join(", ")),
+            evidence,
+        ),
+        // A host that cannot be reached at all refuses nothing.
+        () if read.is_empty() && refused && live.status.is_some() => {
+            Finding::defeated(format!("turned away: {}", last.line()), evidence)
+        }
+        () => Finding::inconclusive(format!("read {read:?}; {}", last.line()), evidence),
+    })
 }
 
 /// The client certificate and key embedded in a kubeconfig, in PEM.

@@ -35,6 +35,7 @@ fn ways(setting: Setting) -> &'static [&'static [Setting]] {
         AccessAnonymous => &[&[AccessAnonymous]],
         ComponentsPorts => &[&[ComponentsPorts]],
         ProxyGrants => &[&[ProxyGrants], &[AccessAuthorization]],
+        PodCa => &[&[PodCa]],
         PodToken => &[&[PodToken]],
         PodExternalIps => &[&[PodExternalIps]],
         NodeJoin => &[&[NodeJoin]],

@@ -136,6 +136,7 @@ const ATTACKS: &[(Setting, Run)] = &[
     (Setting::NodeCredential, node_to_apiserver::credential),
     (Setting::NodeRestriction, node_to_apiserver::restriction),
     (Setting::NodeJoin, join::join),
+    (Setting::PodCa, fake_hub::pod_ca),
     (Setting::PodToken, pod_to_apiserver::token),
     (Setting::PodRbac, pod_to_apiserver::rbac),
     (Setting::PodExternalIps, pod_to_apiserver::external_ips),

@@ -2,31 +2,29 @@
 
 use super::apiserver_access::marker_secret;
 use super::components_to_apiserver::words;
+use super::fake_hub;
 use super::question::Question;
-use super::scene::{Account, SYSTEM, Scene};
+use super::scene::{Account, PHONE, SYSTEM, Scene};
 use super::{AttackError, Evidence, Finding, Wishes};
-
-/// The lab's own client.
-const ACCOUNT: &str = "phone-home";
 
 /// phone-home's token, taken from its pod, reads a Secret.
 pub fn rbac(scene: &mut Scene, _: &Wishes) -> Result<Finding, AttackError> {
     let question = marker_secret(scene)?;
-    let answer = scene.ask_from_pod(Account::System(ACCOUNT), &question)?;
+    let answer = scene.ask_from_pod(Account::System(PHONE), &question)?;
     let gained = "the token of one pod is the whole cluster's key";
     Ok(Finding::by_answer(&answer, "GET the marker's Secret with phone-home's token", gained, &["403"]))
 }
 
 /// A token is copied, its pod deleted, the copy used.
 pub fn token(scene: &mut Scene, _: &Wishes) -> Result<Finding, AttackError> {
-    let account = Account::System(ACCOUNT);
+    let account = Account::System(PHONE);
     let pod = scene.pod(None, account, &words(&["sleep", "600"]))?;
     // What pods were given before v1.24, where the cluster still has it; else what they are given now. Two,
     // because the API server remembers for ten seconds that a token was good.
     let legacy = scene.secret_field(SYSTEM, "phone-home-token", "token");
     let (used, token) = match legacy {
         Some(token) => (token.clone(), token),
-        None => (scene.token(SYSTEM, ACCOUNT, Some(&pod))?, scene.token(SYSTEM, ACCOUNT, Some(&pod))?),
+        None => (scene.token(SYSTEM, PHONE, Some(&pod))?, scene.token(SYSTEM, PHONE, Some(&pod))?),
     };
     let url = format!("{}/apis", crate::lab::plan::endpoint());
     let question = Question::get(&url).find("APIGroupList");
@@ -80,10 +78,7 @@ pub fn external_ips(scene: &mut Scene, _: &Wishes) -> Result<Finding, AttackErro
 
 /// What a token says of itself: until when, bound to what.
 fn claims(token: &str) -> Evidence {
-    use base64::Engine;
-    let body = token.split('.').nth(1).unwrap_or_default();
-    let bytes = base64::prelude::BASE64_URL_SAFE_NO_PAD.decode(body).unwrap_or_default();
-    let claims: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let claims = fake_hub::claims(token);
     let life = claims["exp"].as_i64().zip(claims["iat"].as_i64()).map(|(end, start)| end - start);
     let life =
         life.map_or_else(|| "no exp: it never ends".to_owned(), |life| format!("exp - iat = {life} s"));

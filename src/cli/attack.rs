@@ -7,6 +7,7 @@ use crate::attack::{Report, Verdict, Wishes, attack, attacked, stand};
 use crate::course;
 use crate::lab::paths::{Setting, Settings, meant, name};
 use crate::lab::state::LabDir;
+use crate::lab::switch;
 
 #[derive(Args)]
 pub struct Attack {
@@ -43,7 +44,8 @@ impl Attack {
         }
         // Two attacks at once would judge each other.
         let _lock = lab.lock()?;
-        let settings = up::read_spec(lab)?.modes();
+        // Whoever hardened by hand is attacked as hardened.
+        let settings = switch::as_found(lab, &up::read_spec(lab)?)?;
         let reports = match self.command.is_empty() {
             true => run_all(lab, &settings, &targets, &wishes, self.output)?,
             false => vec![self.during(lab, &settings, &targets, &wishes)?],

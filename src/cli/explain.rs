@@ -132,7 +132,7 @@ fn print(path: &PathInfo, row: &SettingInfo, settings: &Settings) {
 
 /// What switching it the other way changes, in the lab as it is.
 fn print_difference(lab: &LabDir, spec: &Spec, row: &SettingInfo) -> anyhow::Result<()> {
-    if !row.planned || !lab.exists() {
+    if !lab.exists() {
         return Ok(());
     }
     let (verb, mode) = match spec.modes().hardened(row.id) {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Answer, Outcome, Output, table};
 use crate::lab::paths::{
     Direction, FlagInfo, Mode, PATHS, PathInfo, Profile, SSH_TUNNELS, Setting, SettingInfo, Settings,
-    real_world,
+    real_world, rows,
 };
 use crate::lab::state::LabDir;
 use crate::lab::switch;
@@ -19,6 +19,13 @@ pub struct Paths {
     real: bool,
     #[command(flatten)]
     output: Output,
+}
+
+/// A setting as it was found in the lab.
+struct Found {
+    /// None where it is in no mode.
+    mode: Option<Mode>,
+    edited: Vec<String>,
 }
 
 /// A path as `-o json` prints it.
@@ -66,15 +73,16 @@ impl Paths {
         let (settings, live) = match lab.exists() {
             true => {
                 let spec = super::up::read_spec(lab)?;
-                (spec.modes(), switch::look(lab, &spec)?)
+                let all: Vec<Setting> = rows().map(|(_, row)| row.id).collect();
+                (spec.modes(), switch::look(lab, &spec, &all)?)
             }
             false => (Settings::of(Profile::Default), Vec::new()),
         };
-        let edited = |setting: Setting| {
-            let found = live.iter().find(|live| live.setting == setting);
-            found.map(|live| live.custom.clone()).unwrap_or_default()
+        let found = |setting: Setting| match live.iter().find(|live| live.setting == setting) {
+            Some(live) => Found { mode: live.mode, edited: live.edited.clone() },
+            None => Found { mode: Some(settings.mode(setting)), edited: Vec::new() },
         };
-        let rows: Vec<PathRow> = PATHS.iter().map(|path| row(path, &settings, &edited, &lab.name)).collect();
+        let rows: Vec<PathRow> = PATHS.iter().map(|path| row(path, &settings, &found, &lab.name)).collect();
         match self.output.json() {
             true => super::print_json(&rows)?,
             false => self.print(&rows)?,
@@ -102,7 +110,7 @@ impl Paths {
         }
         for (path, setting) in rows.iter().flat_map(|path| path.settings.iter().map(move |one| (path, one))) {
             for place in &setting.edited {
-                println!("custom: {}.{} by an edit of {place}", path.name, setting.name);
+                println!("{}: {}.{} by an edit of {place}", setting.mode, path.name, setting.name);
             }
         }
         Ok(())
@@ -118,17 +126,12 @@ impl Paths {
     }
 }
 
-fn row(
-    path: &'static PathInfo,
-    settings: &Settings,
-    edited: &dyn Fn(Setting) -> Vec<String>,
-    lab: &str,
-) -> PathRow {
+fn row(path: &'static PathInfo, settings: &Settings, found: &dyn Fn(Setting) -> Found, lab: &str) -> PathRow {
     let default = Settings::of(Profile::Default);
     let rows: Vec<SettingRow> = path
         .settings
         .iter()
-        .map(|setting| setting_row(setting, settings.mode(setting.id), edited(setting.id)))
+        .map(|setting| setting_row(setting, settings.mode(setting.id), found(setting.id)))
         .collect();
     PathRow {
         name: path.name,
@@ -143,17 +146,18 @@ fn row(
     }
 }
 
-fn setting_row(setting: &'static SettingInfo, mode: Mode, edited: Vec<String>) -> SettingRow {
+fn setting_row(setting: &'static SettingInfo, switched: Mode, found: Found) -> SettingRow {
+    let mode = found.mode.unwrap_or(switched);
     let contained = setting.id == Setting::ProxyTransport && mode == Mode::Hardened;
     SettingRow {
         name: setting.name,
-        mode: match (edited.is_empty(), contained) {
-            (false, _) => "custom".into(),
+        mode: match (found.mode, contained) {
+            (None, _) => "custom".into(),
             // Nothing makes this safe; the tunnel only keeps it off the wire.
-            (true, true) => "contained".into(),
-            (true, false) => mode.to_string(),
+            (_, true) => "contained".into(),
+            (_, false) => mode.to_string(),
         },
-        edited,
+        edited: found.edited,
         protects: match (setting.id, mode) {
             (_, Mode::Insecure) => setting.insecure,
             (Setting::EgressTunnel, Mode::Partial) => SSH_TUNNELS,

@@ -7,7 +7,7 @@ use super::{Answer, Outcome, Output, Trouble, up};
 use crate::lab::paths::{Mode, Setting, SettingInfo, Settings, meant, rows};
 use crate::lab::spec::Spec;
 use crate::lab::state::LabDir;
-use crate::lab::switch::{self, Change, Done, Switch, kubelets_reachable};
+use crate::lab::switch::{self, Done, Switch, kubelets_reachable};
 
 #[derive(Args)]
 pub struct Harden {
@@ -84,7 +84,15 @@ impl What {
         }
         let mut wanted = spec.modes();
         choose(&mut wanted);
-        let switch = Switch::to(&spec, &wanted);
+        // Somebody's hands may have changed what keeps its mode.
+        let kept: Vec<Setting> = self.targets()?.iter().map(|row| row.id).collect();
+        let kept: Vec<Setting> =
+            kept.into_iter().filter(|one| spec.modes().mode(*one) == wanted.mode(*one)).collect();
+        let edited = match lab.is_running() {
+            true => switch::look(lab, &spec, &kept)?,
+            false => Vec::new(),
+        };
+        let switch = Switch::to(&spec, &wanted).mending(&edited);
         let shown = switch.show(lab)?;
         if self.show {
             match self.output.json() {
@@ -94,28 +102,18 @@ impl What {
             return Ok(Answer::Done);
         }
         let done = switch.apply(lab).map_err(|error| self.failed(lab, error))?;
-        self.say(lab, &switch.changed, &done, &shown, &spec, &wanted)?;
+        self.say(lab, &switch, &done, &shown, &spec, &wanted)?;
         Ok(Answer::Done)
     }
 
-    /// The settings meant. Those whose part is not there yet are refused by name and left out of a whole path.
+    /// The settings meant.
     fn targets(&self) -> Result<Vec<&'static SettingInfo>, Trouble> {
         if self.all {
-            return Ok(rows().map(|(_, row)| row).filter(|row| row.planned).collect());
+            return Ok(rows().map(|(_, row)| row).collect());
         }
-        let mut targets = Vec::new();
-        for word in &self.target {
-            let usage =
-                |error| Trouble::new(Answer::Usage, error, "`minilab paths` lists paths and settings");
-            let rows = meant(word).map_err(usage)?;
-            let there: Vec<_> = rows.into_iter().filter(|row| row.planned).collect();
-            if there.is_empty() {
-                let what = format!("{word} cannot be switched yet: the part that carries it is not built");
-                return Err(Trouble::new(Answer::Failed, what, "`minilab paths` shows what can"));
-            }
-            targets.extend(there);
-        }
-        Ok(targets)
+        let usage = |error| Trouble::new(Answer::Usage, error, "`minilab paths` lists paths and settings");
+        let found: Result<Vec<_>, _> = self.target.iter().map(|word| meant(word)).collect();
+        Ok(found.map_err(usage)?.into_iter().flatten().collect())
     }
 
     fn failed(&self, lab: &LabDir, error: switch::SwitchError) -> Trouble {
@@ -126,14 +124,18 @@ impl What {
     fn say(
         &self,
         lab: &LabDir,
-        changed: &[Change],
+        switch: &Switch,
         done: &Done,
         shown: &str,
         spec: &Spec,
         wanted: &Settings,
     ) -> anyhow::Result<()> {
+        let changed = &switch.changed;
         let took = done.took.as_secs_f64() * 1000.0;
-        let notes = notes(&spec.modes(), wanted);
+        let mut notes = notes(&spec.modes(), wanted);
+        notes.extend(
+            done.late.iter().map(|late| format!("{late} has still to follow: look at it with kubectl")),
+        );
         if self.output.json() {
             return super::print_json(&json!({
                 "changed": changed, "restarted": done.restarted, "tookMs": took,
@@ -144,7 +146,7 @@ impl What {
         for change in changed {
             eprintln!("{}.{}: {} -> {}", change.path, change.setting, change.from, change.to);
         }
-        if changed.is_empty() {
+        if switch.is_empty() {
             eprintln!("nothing to change: every one of them is set so already");
             return Ok(());
         }

@@ -10,9 +10,9 @@ use serde_json::json;
 use super::attack::run_all;
 use super::{Answer, Outcome, Output, Trouble, report, up};
 use crate::attack::{Report, Verdict, Wishes, attacked, stage};
-use crate::lab::paths::{Mode, Profile, Setting, SettingInfo, Settings, Stand, name, rows};
+use crate::lab::paths::{Mode, Profile, Setting, SettingInfo, Settings, name, rows};
 use crate::lab::state::LabDir;
-use crate::lab::switch::Switch;
+use crate::lab::switch::{Switch, as_found};
 
 /// What no attack here looks at.
 const NOT_COVERED: &str = "not covered: traffic between nodes and between pods, root on a node, who approves \
@@ -45,14 +45,15 @@ impl Verify {
         let settings = up::read_spec(lab)?.modes();
         let reports = match self.all_modes {
             true => {
-                let reports = self.every_mode(lab, &settings);
+                let reports = self.every_mode(lab);
                 // Whatever happened, the lab is given back as it was.
                 switch_to(lab, &settings)?;
                 reports?
             }
             false => {
                 let targets: Vec<Setting> = attacked().collect();
-                run_all(lab, &settings, &targets, &Wishes::default(), self.output)?
+                let found = as_found(lab, &up::read_spec(lab)?)?;
+                run_all(lab, &found, &targets, &Wishes::default(), self.output)?
             }
         };
         if let Some(file) = &self.report {
@@ -64,10 +65,10 @@ impl Verify {
 
     /// Where only their own settings differ, attacks share the lab that is shut: each is tried there, and then
     /// again with its own setting alone open. So whatever comes out differently is that setting's doing.
-    fn every_mode(&self, lab: &LabDir, now: &Settings) -> Result<Vec<Report>, Trouble> {
+    fn every_mode(&self, lab: &LabDir) -> Result<Vec<Report>, Trouble> {
         let mut rounds: Vec<(Settings, Vec<Setting>)> = Vec::new();
         for setting in attacked() {
-            let shut = staged(now, setting, Mode::Hardened);
+            let shut = staged(setting, Mode::Hardened);
             match rounds.iter_mut().find(|(there, _)| same(there, &shut)) {
                 Some((_, settings)) => settings.push(setting),
                 None => rounds.push((shut, vec![setting])),
@@ -78,7 +79,7 @@ impl Verify {
             switch_to(lab, &shut)?;
             reports.extend(run_all(lab, &shut, &settings, &Wishes::default(), self.output)?);
             for setting in settings {
-                let open = staged(now, setting, Mode::Insecure);
+                let open = staged(setting, Mode::Insecure);
                 switch_to(lab, &open)?;
                 reports.extend(run_all(lab, &open, &[setting], &Wishes::default(), self.output)?);
             }
@@ -118,18 +119,12 @@ impl Verify {
 
 /// Why a setting is not attacked.
 fn without(row: &SettingInfo) -> String {
-    match row.stands.contains(&Stand::Nowhere) {
-        true => format!("no attack of its own: {}", row.attack),
-        false => format!("not attacked here ({})", row.attack),
-    }
+    format!("no attack of its own: {}", row.attack)
 }
 
 /// A hardened lab with the stage of an attack, its own setting open or shut.
-fn staged(now: &Settings, setting: Setting, mode: Mode) -> Settings {
+fn staged(setting: Setting, mode: Mode) -> Settings {
     let mut settings = Settings::of(Profile::Hardened);
-    for (_, row) in rows().filter(|(_, row)| !row.planned) {
-        settings.put(row.id, now.mode(row.id));
-    }
     stage(setting).iter().for_each(|(other, mode)| settings.put(*other, *mode));
     settings.set(setting, mode);
     settings

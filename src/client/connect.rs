@@ -46,12 +46,21 @@ pub fn from_kubeconfig(path: impl AsRef<Path>) -> Result<Client, ClientError> {
 /// A client for a pod: the service's address from the environment, the account's token and CA from the
 /// files every pod is given; the token is read again when the kubelet renews it.
 pub fn in_cluster() -> Result<Client, ClientError> {
+    in_cluster_trusting(Some(&Path::new(ACCOUNT).join("ca.crt")))
+}
+
+/// The same with a CA of the caller's choice.
+///
+/// # Warning
+/// Without one, whoever answers at the service's address is shown the token. The safe sibling is [`in_cluster`].
+pub fn in_cluster_trusting(ca: Option<&Path>) -> Result<Client, ClientError> {
     let of = |name: &str| std::env::var(name).map_err(|_| ClientError::NotInCluster);
     let (host, port) = (of("KUBERNETES_SERVICE_HOST")?, of("KUBERNETES_SERVICE_PORT")?);
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     let cluster = Cluster {
         server: format!("https://{host}:{port}"),
-        certificate_authority: Some(format!("{ACCOUNT}/ca.crt")),
+        certificate_authority: ca.map(|ca| ca.display().to_string()),
+        insecure_skip_tls_verify: ca.is_none(),
         ..Cluster::default()
     };
     let user = User { token_file: Some(format!("{ACCOUNT}/token")), ..User::default() };

@@ -12,12 +12,14 @@ mod front_proxy;
 mod gather;
 pub mod informer;
 mod kubeconfig;
+mod phone_home;
 
 pub use backoff::Backoff;
-pub use connect::{from_kubeconfig, from_parts, in_cluster};
+pub use connect::{from_kubeconfig, from_parts, in_cluster, in_cluster_trusting};
 pub use front_proxy::{FrontProxy, RemoteHeaders};
 pub use gather::Collection;
 pub use kubeconfig::{Access, Cluster, Kubeconfig, User};
+pub use phone_home::run as phone_home;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]

@@ -2,8 +2,9 @@
 //! metrics, and an orderly end.
 //!
 //! Who may see more than health is asked from the API server (delegated authentication and
-//! authorization), as upstream does. Without a certificate the port shows a throw-away one. Left out:
-//! profiling, configz and flagz.
+//! authorization), as upstream does. Without a certificate the port shows a throw-away one. `/configz` says what
+//! the command line came to, in upstream's names for what there is; of `/debug/pprof/` there is what a process
+//! without Go's runtime can tell, its command line. Left out: flagz and the profiles themselves.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::{StatusCode, header};
 use hyper::body::Incoming;
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +56,9 @@ pub struct PortOptions {
     /// Paths on the HTTPS port that need no authorization.
     #[arg(long, value_delimiter = ',', default_value = "/healthz,/readyz,/livez")]
     pub authorization_always_allow_paths: Vec<String>,
+    /// Serve /debug/pprof/.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value_t = true, require_equals = true, action = clap::ArgAction::Set)]
+    pub profiling: bool,
     #[command(flatten)]
     pub trust: TrustOptions,
     #[arg(long, default_value = "0.0.0.0")]
@@ -84,11 +89,13 @@ struct Door {
     authentication: Arc<Authentication>,
     authorization: Option<Authorization>,
     working: Working,
+    profiling: bool,
+    configz: Value,
 }
 
 impl PortOptions {
-    /// Loads keys and authorities; opens nothing.
-    pub fn build(&self, port: u16, working: Working) -> Result<Port, ComponentError> {
+    /// Loads keys and authorities; opens nothing. `configz` is what the role says of its configuration.
+    pub fn build(&self, port: u16, working: Working, configz: Value) -> Result<Port, ComponentError> {
         let read = |path: &Path| {
             std::fs::read(path).map_err(|source| ComponentError::ReadFile { path: path.to_owned(), source })
         };
@@ -117,6 +124,8 @@ impl PortOptions {
                 authentication,
                 authorization: asks.map(Authorization::new),
                 working,
+                profiling: self.profiling,
+                configz,
             }),
         })
     }
@@ -157,6 +166,9 @@ impl Door {
                 "[-]informer-sync failed: reason withheld\nreadyz check failed\n",
             ),
             "/metrics" => text(StatusCode::OK, &metrics()),
+            "/configz" => json(StatusCode::OK, &self.configz),
+            "/debug/pprof" | "/debug/pprof/" if self.profiling => text(StatusCode::OK, PROFILES),
+            "/debug/pprof/cmdline" if self.profiling => text(StatusCode::OK, &command_line()),
             "/version" => text(StatusCode::OK, "{}"),
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
@@ -208,6 +220,14 @@ fn metrics() -> String {
     )
 }
 
+/// What there is below `/debug/pprof/`.
+const PROFILES: &str = "/debug/pprof/\n\nprofiles:\ncmdline\n";
+
+/// The words the process was started with, as Go's pprof puts them: a zero byte between two.
+fn command_line() -> String {
+    std::env::args().collect::<Vec<_>>().join("\0")
+}
+
 fn text(code: StatusCode, body: &str) -> Response {
     let mut response = Response::new(Body::from(body.to_owned()));
     *response.status_mut() = code;
@@ -217,8 +237,12 @@ fn text(code: StatusCode, body: &str) -> Response {
 }
 
 fn refuse(status: &Status) -> Response {
-    let mut response = Response::new(Body::from(status.to_json().to_string()));
-    *response.status_mut() = StatusCode::from_u16(status.code).unwrap_or(StatusCode::FORBIDDEN);
+    json(StatusCode::from_u16(status.code).unwrap_or(StatusCode::FORBIDDEN), &status.to_json())
+}
+
+fn json(code: StatusCode, body: &Value) -> Response {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
 }

@@ -75,18 +75,14 @@ pub fn is_stuck(error: &CourseError) -> bool {
 fn settings(chapter: &Chapter, now: &Settings) -> Result<Settings, CourseError> {
     let unknown = |error: crate::lab::paths::UnknownSetting| CourseError::Spec(error.to_string());
     let (mut wanted, usual) = (now.clone(), Settings::of(Profile::Default));
-    for (_, row) in rows().filter(|(_, row)| row.planned) {
+    for (_, row) in rows() {
         wanted.put(row.id, usual.mode(row.id));
     }
     // One setting overrides what is said of its path, in whatever order they stand.
     let (of_one, of_path): (Vec<_>, Vec<_>) =
         chapter.exercise.settings.iter().partition(|(word, _)| find(word).is_ok());
     for (word, mode) in of_path.into_iter().chain(of_one) {
-        meant(word)
-            .map_err(unknown)?
-            .iter()
-            .filter(|row| row.planned)
-            .for_each(|row| wanted.set(row.id, *mode));
+        meant(word).map_err(unknown)?.iter().for_each(|row| wanted.set(row.id, *mode));
     }
     Ok(wanted)
 }

@@ -28,6 +28,7 @@ pub const LINKS: &[&str] = &[
     "proxy-server",
     "proxy-agent",
     "kubeadm",
+    "phone-home",
     "attacker",
     "containerd-shim",
     "pause",

@@ -77,6 +77,31 @@ pub fn agrees(planned: &Value, live: &Value) -> bool {
     }
 }
 
+/// Whether a workload has nothing that a plan does not give it: what the API server would make of the plan alone
+/// is compared. Of other kinds [`agrees`] sees enough.
+pub async fn is_all(client: &Client, planned: &Value, live: &Value) -> anyhow::Result<bool> {
+    if planned["apiVersion"] != "apps/v1" {
+        return Ok(true);
+    }
+    let alone = replace(client, "minilab", planned, live, true).await?;
+    Ok(alone["spec"] == live["spec"])
+}
+
+/// Makes an object exactly what is planned, or says what it would be.
+pub async fn replace(
+    client: &Client,
+    manager: &str,
+    planned: &Value,
+    live: &Value,
+    dry_run: bool,
+) -> anyhow::Result<Value> {
+    let (api, name, mut typed) = parts(client, planned)?;
+    typed.metadata.resource_version = live["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    let params = PostParams { dry_run, field_manager: Some(manager.to_owned()) };
+    let made = api.replace(&name, &params, &typed).await;
+    Ok(serde_json::to_value(made.with_context(|| format!("replace {} {name}", kind(planned)))?)?)
+}
+
 fn kind(object: &Value) -> &str {
     object["kind"].as_str().unwrap_or_default()
 }

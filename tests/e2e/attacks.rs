@@ -30,6 +30,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ("node-to-apiserver.credential", "no relationship found between node"),
     ("node-to-apiserver.restriction", "is not allowed to modify node"),
     ("node-to-apiserver.join", "not the pinned one"),
+    ("pod-to-apiserver.ca", "phone-home hung up: "),
     ("pod-to-apiserver.token", "401"),
     ("pod-to-apiserver.rbac", "403"),
     ("pod-to-apiserver.external-ips", "Use of external IPs is denied"),

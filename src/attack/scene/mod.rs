@@ -32,6 +32,8 @@ const LONGEST_LOG: u64 = 4 << 20;
 const LABEL: &str = "minilab.dev/attack";
 /// The lab's own accounts' namespace.
 pub const SYSTEM: &str = "minilab-system";
+/// The lab's own client there: its Deployment and its account.
+pub const PHONE: &str = "phone-home";
 
 /// Where an attack happens.
 pub struct Scene<'a> {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams};
 use serde_json::json;
 
-use super::{Account, LABEL, PATIENCE, SYSTEM, Scene};
+use super::{Account, LABEL, PATIENCE, PHONE, SYSTEM, Scene};
 use crate::attack::AttackError;
 use crate::attack::question::Question;
 use crate::attack::role::Answer;
@@ -79,6 +79,34 @@ impl Scene<'_> {
             }
             Err(AttackError::Late { doing: doing.into() })
         })
+    }
+
+    /// The pod of the lab's own client and its address, once it is the one its Deployment now asks for.
+    pub fn phone(&self) -> Result<(String, String), AttackError> {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if let Some(found) = self.settled_phone() {
+                return Ok(found);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(AttackError::Late { doing: format!("find the pod of {SYSTEM}/{PHONE}") })
+    }
+
+    fn settled_phone(&self) -> Option<(String, String)> {
+        let deployment = self.api_json(&format!("/apis/apps/v1/namespaces/{SYSTEM}/deployments/{PHONE}"))?;
+        let status = &deployment["status"];
+        let rolled_out = status["observedGeneration"] == deployment["metadata"]["generation"]
+            && status["updatedReplicas"] == 1
+            && status["availableReplicas"] == 1;
+        let pods = self.api_json(&format!("/api/v1/namespaces/{SYSTEM}/pods?labelSelector=app%3D{PHONE}"))?;
+        match pods["items"].as_array()?.as_slice() {
+            [pod] if rolled_out && pod["metadata"]["deletionTimestamp"].is_null() => {
+                let word = |pointer: &str| Some(pod.pointer(pointer)?.as_str()?.to_owned());
+                Some((word("/metadata/name")?, word("/status/podIP")?))
+            }
+            _ => None,
+        }
     }
 
     /// Deletes a pod and waits until it is gone.

@@ -228,18 +228,7 @@ impl Up {
     }
 
     fn checked(&self, spec: Spec) -> Result<(Spec, Port), Trouble> {
-        let settings = spec.check().map_err(|error| Trouble {
-            error: error.into(),
-            answer: Answer::Usage,
-            remedy: None,
-        })?;
-        let waiting = settings.unplanned();
-        if !waiting.is_empty() {
-            eprintln!(
-                "warning: this version cannot set {} yet; they stay as kubeadm has them",
-                waiting.join(", ")
-            );
-        }
+        spec.check().map_err(|error| Trouble { error: error.into(), answer: Answer::Usage, remedy: None })?;
         let port = if self.port.is_some() { Port::Exactly(spec.port) } else { Port::From(spec.port) };
         Ok((spec, port))
     }

@@ -174,7 +174,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let stop = component::stop_signal().context("listen for signals")?;
     let working = Working::default();
     if options.secure_port != 0 {
-        let port = options.port.build(options.secure_port, working.clone())?;
+        let port = options.port.build(options.secure_port, working.clone(), options.configz())?;
         let stop = stop.clone();
         tokio::task::spawn_local(async move {
             if let Err(error) = port.serve(stop).await {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use ipnet::Ipv4Net;
+use serde_json::{Value, json};
 
 use super::ControllersError;
 use crate::api::go_duration;
@@ -43,7 +44,6 @@ pub const UNIMPLEMENTED: &[&str] = &[
     "min-resync-period=",
     "node-eviction-rate=",
     "node-startup-grace-period=",
-    "profiling",
     "secondary-node-eviction-rate=",
     "service-cluster-ip-range=",
     "tls-cipher-suites=",
@@ -160,6 +160,34 @@ impl SignerFiles {
 }
 
 impl Options {
+    /// What `/configz` says: a KubeControllerManagerConfiguration by upstream's names (`cmd/kube-controller-manager`).
+    pub fn configz(&self) -> Value {
+        json!({"kubecontrollermanager.config.k8s.io": {
+            "Generic": {
+                "Port": self.secure_port,
+                "Address": self.port.bind_address,
+                "ClientConnection": {"Kubeconfig": self.kubeconfig},
+                "LeaderElection": {"LeaderElect": self.leader.leader_elect, "ResourceName": "kube-controller-manager"},
+                "Controllers": self.controllers,
+                "Debugging": {"EnableProfiling": self.port.profiling},
+            },
+            "KubeCloudShared": {
+                "UseServiceAccountCredentials": self.use_service_account_credentials,
+                "AllocateNodeCIDRs": self.allocate_node_cidrs,
+                "ClusterCIDR": self.cluster_cidr,
+                "ConfigureCloudRoutes": self.configure_cloud_routes,
+            },
+            "CSRSigningController": {
+                "ClusterSigningCertFile": self.cluster_signing_cert_file,
+                "ClusterSigningKeyFile": self.cluster_signing_key_file,
+            },
+            "SAController": {
+                "ServiceAccountKeyFile": self.service_account_private_key_file,
+                "RootCAFile": self.root_ca_file,
+            },
+        }})
+    }
+
     /// The authority of each signer that has one: one for all, or each its own.
     pub fn signing_authorities(&self) -> Result<BTreeMap<&'static str, Rc<Authority>>, ControllersError> {
         let own = self.signers.all();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use serde_json::{Value, json};
 
 use crate::control::component::PortOptions;
 use crate::control::leader::LeaderOptions;
@@ -18,7 +19,6 @@ pub const UNIMPLEMENTED: &[&str] = &[
     "log-flush-frequency=",
     "logging-format=",
     "pod-max-in-unschedulable-pods-duration=",
-    "profiling",
     "tls-cipher-suites=",
     "tls-min-version=",
     "v=",
@@ -38,6 +38,17 @@ pub struct Options {
     /// 0 = no HTTPS port.
     #[arg(long, default_value_t = 10259)]
     pub secure_port: u16,
+}
+
+impl Options {
+    /// What `/configz` says: a KubeSchedulerConfiguration under upstream's name for it (`cmd/kube-scheduler/app`).
+    pub fn configz(&self) -> Value {
+        json!({"componentconfig": {
+            "ClientConnection": {"Kubeconfig": self.kubeconfig},
+            "LeaderElection": {"LeaderElect": self.leader.leader_elect, "ResourceName": "kube-scheduler"},
+            "EnableProfiling": self.port.profiling,
+        }})
+    }
 }
 
 #[cfg(test)]

@@ -62,10 +62,10 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match flags {
         Flags::Init { config } => {
-            let network = runtime.block_on(init(&config))?;
+            let (network, workloads) = runtime.block_on(init(&config))?;
             // Nodes can join from here on; what runs on them comes after.
             crate::sys::inherit::ready();
-            runtime.block_on(put_addons(&network))?;
+            runtime.block_on(put_addons(&network, &workloads))?;
         }
         Flags::Join { config } => {
             runtime.block_on(join::join(&config))?;
@@ -75,7 +75,8 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn init(config: &Path) -> anyhow::Result<addons::Network> {
+/// Puts what nodes need to join; gives back the network and the workloads that are to come after.
+async fn init(config: &Path) -> anyhow::Result<(addons::Network, Vec<Value>)> {
     let started = Instant::now();
     let text = std::fs::read_to_string(config).with_context(|| format!("read {}", config.display()))?;
     let config = objects::Config::from_yaml(&text).context("read the kubeadm configuration")?;
@@ -87,6 +88,9 @@ async fn init(config: &Path) -> anyhow::Result<addons::Network> {
     // A namespace comes before what is in it; everything else goes at once.
     let (namespaces, rest): (Vec<Value>, Vec<Value>) =
         manifests.into_iter().partition(|object| object["kind"] == "Namespace");
+    // An agents' DaemonSet is part of the way to the nodes, a Deployment is not.
+    let (workloads, rest): (Vec<Value>, Vec<Value>) =
+        rest.into_iter().partition(|object| object["kind"] == "Deployment");
     let in_namespaces = async {
         all(&client, "minilab", &namespaces).await?;
         all(&client, "minilab", &rest).await
@@ -94,14 +98,17 @@ async fn init(config: &Path) -> anyhow::Result<addons::Network> {
     futures_util::future::try_join(all(&client, "kubeadm", &kubeadms), in_namespaces).await?;
     let count = kubeadms.len() + namespaces.len() + rest.len();
     info!(objects = count, tookMs = started.elapsed().as_millis(), "Cluster objects are in place");
-    Ok(config.network()?)
+    Ok((config.network()?, workloads))
 }
 
-async fn put_addons(network: &addons::Network) -> anyhow::Result<()> {
+async fn put_addons(network: &addons::Network, workloads: &[Value]) -> anyhow::Result<()> {
     let client = crate::client::from_kubeconfig(SUPER_ADMIN)?;
     // Their pods would start on nodes that are still joining, and hold those up.
     let _ = tokio::time::timeout(LONGEST_JOIN, nodes_are_ready(&client)).await;
-    all(&client, "kubeadm", &addons::objects(network)).await
+    let addons = addons::objects(network);
+    let (kubeadms, own) = (all(&client, "kubeadm", &addons), all(&client, "minilab", workloads));
+    futures_util::future::try_join(kubeadms, own).await?;
+    Ok(())
 }
 
 /// Resolves when there are nodes and all of them are Ready.

@@ -95,6 +95,16 @@ const LESSONS: &[Lesson] = lessons![
         ["sha256:"]
     ),
     (
+        PodCa,
+        "pods dial the kubernetes service at 10.96.0.1:443; kube-proxy leads them to 198.51.100.2:6443, across wire",
+        "whoever stands between is shown the pod's token, and uses it as the pod until the token ends",
+        "",
+        Kubectl,
+        "kubectl -n minilab-system get deployment phone-home -o yaml | grep -oE 'insecure-skip-tls-verify|certificate-authority=[^ ]+'",
+        ["insecure-skip-tls-verify"],
+        ["certificate-authority=/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"]
+    ),
+    (
         PodToken,
         "pods show their account's token to the API server",
         "a copied token works long after its pod has gone",
@@ -243,6 +253,17 @@ const LESSONS: &[Lesson] = lessons![
         "kubectl auth can-i get nodes --subresource=proxy --as system:serviceaccount:minilab-system:monitoring || true",
         ["yes"],
         ["no"]
+    ),
+    (
+        ProxyTransport,
+        "the API server dials pods, services and ports of nodes for whoever asks it to, across wire",
+        "pages read in plain text; behind https: pages forged, since no certificate is checked and none is shown. \
+         No flag makes it safe: a tunnel keeps it off the wire, and nothing more",
+        "",
+        Control,
+        "grep -s proxyProtocol /etc/kubernetes/egress-selector-configuration.yaml || echo 'in the clear'",
+        ["in the clear"],
+        ["proxyProtocol: GRPC"]
     ),
     (
         ProxyGrants,

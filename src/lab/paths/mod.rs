@@ -86,8 +86,6 @@ pub struct SettingInfo {
     pub compromised: &'static str,
     pub defeated: &'static str,
     pub flags: &'static [FlagInfo],
-    /// The plan decides this setting today; else it waits for the part that carries it.
-    pub planned: bool,
 }
 
 /// A flag, file field or object that carries a setting.
@@ -209,14 +207,6 @@ impl Settings {
     pub fn departures_from(&self, profile: Profile) -> BTreeMap<String, Mode> {
         let departs = rows().filter(|(_, row)| in_profile(profile, row) != self.mode(row.id));
         departs.map(|(_, row)| (name(row.id), self.mode(row.id))).collect()
-    }
-
-    /// The settings chosen away from kubeadm's value whose part is not there yet.
-    pub fn unplanned(&self) -> Vec<String> {
-        let waiting = |(_, setting): &(&PathInfo, &SettingInfo)| {
-            !setting.planned && self.mode(setting.id) != setting.real
-        };
-        rows().filter(waiting).map(|(path, setting)| format!("{}.{}", path.name, setting.name)).collect()
     }
 }
 

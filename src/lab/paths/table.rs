@@ -52,7 +52,6 @@ pub const PATHS: &[PathInfo] = &[
                         "certificate-authority-data",
                     ),
                 ],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::NodeCredential,
@@ -69,7 +68,6 @@ pub const PATHS: &[PathInfo] = &[
                     flag("kubelet", "--kubeconfig", "a static token", "written by TLS bootstrap"),
                     flag("kube-apiserver", "--token-auth-file", "/etc/kubernetes/pki/tokens.csv", "absent"),
                 ],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::NodeRestriction,
@@ -91,7 +89,6 @@ pub const PATHS: &[PathInfo] = &[
                     ),
                     flag("object", "ClusterRoleBinding/minilab:nodes", "bound", "absent"),
                 ],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::NodeJoin,
@@ -110,7 +107,6 @@ pub const PATHS: &[PathInfo] = &[
                     "unsafeSkipCAVerification: true",
                     "caCertHashes: [sha256:…]",
                 )],
-                planned: true,
             },
         ],
     },
@@ -130,8 +126,12 @@ pub const PATHS: &[PathInfo] = &[
                 stands: &[Stand::Wire],
                 compromised: "the token marker in the attacker's log",
                 defeated: "TLS refused, no marker",
-                flags: &[flag("phone-home", "client", "-k", "--cacert ca.crt")],
-                planned: false,
+                flags: &[flag(
+                    "phone-home",
+                    "--certificate-authority",
+                    "absent: --insecure-skip-tls-verify",
+                    "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+                )],
             },
             SettingInfo {
                 id: Setting::PodToken,
@@ -148,7 +148,6 @@ pub const PATHS: &[PathInfo] = &[
                     flag("kube-apiserver", "--service-account-extend-token-expiration", "true", "false"),
                     flag("object", "Secret/phone-home-token", "present", "absent"),
                 ],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::PodRbac,
@@ -162,7 +161,6 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "the marker Secret",
                 defeated: "403",
                 flags: &[flag("object", "ClusterRoleBinding/minilab:phone-home", "cluster-admin", "absent")],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::PodExternalIps,
@@ -181,7 +179,6 @@ pub const PATHS: &[PathInfo] = &[
                     "without DenyServiceExternalIPs",
                     "DenyServiceExternalIPs",
                 )],
-                planned: true,
             },
         ],
     },
@@ -215,7 +212,6 @@ pub const PATHS: &[PathInfo] = &[
                         "certificate-authority-data",
                     ),
                 ],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::ComponentsIdentity,
@@ -237,7 +233,6 @@ pub const PATHS: &[PathInfo] = &[
                         "its own certificate",
                     ),
                 ],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::ComponentsPorts,
@@ -261,7 +256,6 @@ pub const PATHS: &[PathInfo] = &[
                     ),
                     flag("both", "--profiling", "true", "false"),
                 ],
-                planned: true,
             },
         ],
     },
@@ -282,7 +276,6 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "the marker Secret",
                 defeated: "403",
                 flags: &[flag("kube-apiserver", "--authorization-mode", "AlwaysAllow", "Node,RBAC")],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::AccessAnonymous,
@@ -304,7 +297,6 @@ pub const PATHS: &[PathInfo] = &[
                     ),
                     flag("object", "ClusterRoleBinding/minilab:anonymous", "cluster-admin", "absent"),
                 ],
-                planned: true,
             },
         ],
     },
@@ -330,7 +322,6 @@ pub const PATHS: &[PathInfo] = &[
                     "absent",
                     "/etc/kubernetes/pki/ca.crt",
                 )],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::ToKubeletServing,
@@ -344,7 +335,6 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "",
                 defeated: "the real log returns",
                 flags: &[flag("kubelet", "serverTLSBootstrap", "false", "true")],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::ToKubeletApproval,
@@ -358,7 +348,6 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "a certificate, and a forged log although the CA is checked",
                 defeated: "the request stays pending with the reason",
                 flags: &[flag("csr-approver", "--approve", "any (between: node-object)", "inventory")],
-                planned: true,
             },
         ],
     },
@@ -382,7 +371,6 @@ pub const PATHS: &[PathInfo] = &[
                     flag("kubelet", "authentication.anonymous.enabled", "true", "false"),
                     flag("kubelet", "authentication.webhook.enabled", "false", "true"),
                 ],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::KubeletAuthorization,
@@ -396,7 +384,6 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "a command's output",
                 defeated: "403 with subresource(s)=[…]",
                 flags: &[flag("kubelet", "authorization.mode", "AlwaysAllow", "Webhook")],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::KubeletReadOnlyPort,
@@ -410,7 +397,6 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "the marker of a pod's spec",
                 defeated: "refused",
                 flags: &[flag("kubelet", "readOnlyPort", "10255", "0")],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::KubeletGrants,
@@ -424,7 +410,6 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "a command's output, and no exec in the audit log",
                 defeated: "403 [proxy], while /pods is still 200",
                 flags: &[flag("object", "ClusterRole/minilab:monitoring", "nodes/proxy", "fine-grained")],
-                planned: true,
             },
         ],
     },
@@ -445,7 +430,6 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "the marker is read, the page is forged",
                 defeated: "nothing of it on the wire",
                 flags: &[flag("kube-apiserver", "--egress-selector-config-file", "absent", "present")],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::ProxyGrants,
@@ -459,7 +443,6 @@ pub const PATHS: &[PathInfo] = &[
                 compromised: "the marker page",
                 defeated: "403",
                 flags: &[flag("object", "ClusterRole/system:aggregate-to-edit", "with */proxy", "without")],
-                planned: true,
             },
         ],
     },
@@ -485,7 +468,6 @@ pub const PATHS: &[PathInfo] = &[
                     "absent",
                     "/etc/kubernetes/egress-selector-configuration.yaml",
                 )],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::EgressAgent,
@@ -504,7 +486,6 @@ pub const PATHS: &[PathInfo] = &[
                     "absent",
                     "konnectivity-agent",
                 )],
-                planned: true,
             },
             SettingInfo {
                 id: Setting::EgressSshHostKey,
@@ -523,7 +504,6 @@ pub const PATHS: &[PathInfo] = &[
                     "absent",
                     "/etc/srv/sshproxy/known_hosts",
                 )],
-                planned: true,
             },
         ],
     },

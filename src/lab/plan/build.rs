@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn every_planned_setting_changes_the_plan_and_no_other_does() {
+    fn every_setting_changes_the_plan() {
         for (path, row) in rows() {
             let with = |mode| {
                 let mut spec = Spec::new("minilab", 1, Profile::Default, 6443);
@@ -159,8 +159,7 @@ mod tests {
                 spec.settings.insert(format!("{}.{}", path.name, row.name), mode);
                 plan(&spec)
             };
-            let differs = with(Mode::Insecure) != with(Mode::Hardened);
-            assert_eq!(differs, row.planned, "{}.{}", path.name, row.name);
+            assert!(with(Mode::Insecure) != with(Mode::Hardened), "{}.{}", path.name, row.name);
         }
     }
 

@@ -10,6 +10,8 @@ use crate::lab::paths::{Setting, Settings};
 
 /// The namespace of the lab's own accounts.
 const NAMESPACE: &str = "minilab-system";
+/// The lab's own client: account, Deployment and label.
+const PHONE: &str = "phone-home";
 
 /// The objects of these settings, in the order they are to be created.
 pub fn asked_for(settings: &Settings) -> Vec<Value> {
@@ -19,13 +21,14 @@ pub fn asked_for(settings: &Settings) -> Vec<Value> {
         monitoring_role(settings),
         binding("minilab:monitoring", "minilab:monitoring", subject_account("monitoring")),
     ];
-    objects.push(account("phone-home"));
+    objects.push(account(PHONE));
+    objects.push(phone_home(settings));
     objects.push(edit_role(settings));
     if settings.insecure(Setting::PodToken) {
         objects.push(legacy_token());
     }
     if settings.insecure(Setting::PodRbac) {
-        objects.push(binding("minilab:phone-home", "cluster-admin", subject_account("phone-home")));
+        objects.push(binding("minilab:phone-home", "cluster-admin", subject_account(PHONE)));
     }
     if approver::wanted(settings) {
         objects.push(approver_role());
@@ -80,6 +83,38 @@ fn approver_role() -> Value {
             rule("", "events", &["create", "patch", "update"]),
             rule("events.k8s.io", "events", &["create", "patch", "update"]),
         ],
+    }))
+}
+
+/// The one workload of the lab's own, which calls the API server as anybody's would. There is one pod of it at a
+/// time, so that what is seen on the wire is its, old or new.
+fn phone_home(settings: &Settings) -> Value {
+    let trust = match settings.insecure(Setting::PodCa) {
+        true => "--insecure-skip-tls-verify".to_owned(),
+        false => "--certificate-authority=/var/run/secrets/kubernetes.io/serviceaccount/ca.crt".to_owned(),
+    };
+    labelled(json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": PHONE, "namespace": NAMESPACE},
+        "spec": {
+            "replicas": 1,
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": {"app": PHONE}},
+            "template": {
+                "metadata": {"labels": {"app": PHONE}},
+                "spec": {
+                    "serviceAccountName": PHONE,
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": [{
+                        "name": PHONE, "image": "minilab/toolbox", "command": [PHONE, trust],
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]},
+                            "readOnlyRootFilesystem": true,
+                        },
+                    }],
+                },
+            },
+        },
     }))
 }
 

@@ -73,7 +73,7 @@ impl<'a> Worker<'a> {
         let mut planned = false;
         for phase in step.difference.phases(step.direction) {
             for change in phase.objects {
-                self.object(change)?;
+                self.object(change, step.exactly)?;
             }
             for change in phase.files {
                 let tree = Tree::of(self.lab, &change.host)?;
@@ -94,15 +94,25 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn object(&mut self, change: &ObjectChange) -> Result<(), SwitchError> {
+    fn object(&mut self, change: &ObjectChange, exactly: bool) -> Result<(), SwitchError> {
         let client = self.client.clone();
         let lost = self.runtime.block_on(async {
-            let mut lost = false;
-            if let Some(before) = &change.before {
-                let live = objects::live(&client, before).await?;
-                lost = live.is_none_or(|live| !objects::agrees(before, &live));
+            let mut lost = exactly;
+            let live = match &change.before {
+                Some(before) => {
+                    let live = objects::live(&client, before).await?;
+                    lost |= live.as_ref().is_none_or(|live| !objects::agrees(before, live));
+                    live
+                }
+                None => None,
+            };
+            match (&change.after, live) {
+                (Some(planned), Some(live)) if exactly && planned["apiVersion"] == "apps/v1" => {
+                    objects::replace(&client, MANAGER, planned, &live, false).await?;
+                }
+                _ => put(&client, change).await?,
             }
-            put(&client, change).await.map(|()| lost)
+            Ok(lost)
         });
         if lost.map_err(SwitchError::Object)? {
             self.overwritten.push(format!("{} was not as the lab had made it", change.name()));
@@ -176,6 +186,11 @@ impl<'a> Worker<'a> {
             self.runtime.block_on(answers(&self.client, &node, deadline))?;
         }
         Ok(())
+    }
+
+    /// Waits for what follows from the objects; names what did not come in time.
+    pub fn settle(&self, steps: &[Step]) -> Vec<String> {
+        self.runtime.block_on(super::settle::settled(&self.client, steps))
     }
 
     /// Nodes whose kubelet serves; one that somebody stopped is not waited for.

@@ -15,6 +15,7 @@ mod journal;
 mod lines;
 mod live;
 mod restore;
+mod settle;
 mod show;
 
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ use super::spec::Spec;
 use super::state::{LabDir, StateError};
 use crate::client::ClientError;
 
-pub use live::look;
+pub use live::{Live, as_found, look};
 pub use restore::restore;
 
 /// Why a switch did not happen.
@@ -81,6 +82,8 @@ pub struct Done {
     pub restarted: Vec<String>,
     /// What somebody had edited and is no more.
     pub overwritten: Vec<String>,
+    /// What follows from it and has not yet.
+    pub late: Vec<String>,
     pub took: Duration,
 }
 
@@ -91,6 +94,8 @@ struct Step {
     after: Plan,
     difference: Difference,
     direction: Direction,
+    /// Objects are made exactly what is planned, whatever somebody added to them.
+    exactly: bool,
 }
 
 /// A switch that is decided and not yet done.
@@ -118,7 +123,13 @@ impl Switch {
         halfway.settings = between.departures_from(spec.profile);
         let step = |from: &Spec, to: &Spec, direction| {
             let (before, after) = (plan(from), plan(to));
-            Step { difference: Difference::between(&before, &after), before, after, direction }
+            Step {
+                difference: Difference::between(&before, &after),
+                before,
+                after,
+                direction,
+                exactly: false,
+            }
         };
         let mut steps =
             vec![step(spec, &halfway, Direction::Hardening), step(&halfway, &target, Direction::Softening)];
@@ -132,9 +143,42 @@ impl Switch {
         let mut switch = Switch::to(spec, wanted);
         let (before, after) = (plan(spec), plan(&switch.spec));
         let difference = Difference::between(&before, &after);
-        switch.steps = vec![Step { before, after, difference, direction: Direction::Softening }];
+        let direction = Direction::Softening;
+        switch.steps = vec![Step { before, after, difference, direction, exactly: false }];
         switch.steps.retain(|step| !step.difference.is_empty());
         switch
+    }
+
+    /// The same, and what hands have made of settings that keep their mode is put back as it was.
+    pub fn mending(mut self, edited: &[Live]) -> Switch {
+        let modes = self.spec.modes();
+        for live in edited.iter().filter(|live| !live.edited.is_empty()) {
+            let (mode, after) = (modes.mode(live.setting), plan(&self.spec));
+            for other in
+                [Mode::Insecure, Mode::Partial, Mode::Hardened].into_iter().filter(|one| *one != mode)
+            {
+                let before = live::other_way(&self.spec, live.setting, other);
+                let difference = Difference::between(&before, &after).only(&live.edited);
+                let direction =
+                    if mode == Mode::Insecure { Direction::Softening } else { Direction::Hardening };
+                if !difference.is_empty() {
+                    self.steps.push(Step {
+                        before: after,
+                        after: plan(&self.spec),
+                        difference,
+                        direction,
+                        exactly: true,
+                    });
+                    break;
+                }
+            }
+        }
+        self
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
     }
 
     /// The unified difference of files, command lines and objects.
@@ -158,11 +202,12 @@ impl Switch {
                 Err(undo) => SwitchError::Stuck { cause: Box::new(cause), undo: Box::new(undo) },
             });
         }
+        let late = worker.settle(&self.steps);
         lab.write(&lab.state.join("lab.yaml"), 0o600, self.spec.to_yaml().as_bytes())?;
         worker.keep()?;
         journal::clear(lab)?;
         let (restarted, overwritten) = worker.done();
-        Ok(Done { restarted, overwritten, took: began.elapsed() })
+        Ok(Done { restarted, overwritten, late, took: began.elapsed() })
     }
 }
 

@@ -114,11 +114,9 @@ fn a_learners_line_survives_a_switch_of_the_same_file_and_a_line_of_the_settings
     let config = lab.host("node-1").join("var/lib/kubelet/config.yaml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("maxPods: 7\n{text}")).unwrap();
-    let custom = |setting| {
-        let all = look(&lab, &spec).unwrap();
-        !all.iter().find(|live| live.setting == setting).unwrap().custom.is_empty()
-    };
-    assert!(!custom(Setting::KubeletReadOnlyPort) && !custom(Setting::KubeletAuthorization));
+    let found = |setting| look(&lab, &spec, &[setting]).unwrap().remove(0);
+    let untouched = |setting| found(setting).edited.is_empty();
+    assert!(untouched(Setting::KubeletReadOnlyPort) && untouched(Setting::KubeletAuthorization));
     let mut wanted = spec.modes();
     wanted.set(Setting::KubeletReadOnlyPort, Mode::Insecure);
     let shown = Switch::to(&spec, &wanted).show(&lab).unwrap();
@@ -130,18 +128,30 @@ fn a_learners_line_survives_a_switch_of_the_same_file_and_a_line_of_the_settings
     let after = rewrite.after.clone().unwrap();
     assert!(after.starts_with("maxPods: 7\n") && after.contains("readOnlyPort: 10255"));
     assert!(rewrite.overwritten.is_empty());
+    assert!(text.contains("mode: Webhook"));
     std::fs::write(&config, text.replace("mode: Webhook", "mode: AlwaysAllow")).unwrap();
-    assert!(custom(Setting::KubeletAuthorization) && !custom(Setting::KubeletReadOnlyPort));
+    let by_hand = found(Setting::KubeletAuthorization);
+    assert_eq!((by_hand.mode, by_hand.edited.len()), (Some(Mode::Insecure), 1));
+    assert!(untouched(Setting::KubeletReadOnlyPort));
+    std::fs::write(&config, text.replace("mode: Webhook", "mode: Sometimes")).unwrap();
+    let by_hand = found(Setting::KubeletAuthorization);
+    assert_eq!((by_hand.mode, by_hand.edited.len()), (None, 1));
+    // What keeps its mode is put back as it was.
+    let mended = Switch::to(&spec, &spec.modes()).mending(&[by_hand]);
+    assert!(mended.changed.is_empty() && !mended.is_empty());
+    let shown = mended.show(&lab).unwrap();
+    assert!(shown.contains("-  mode: Sometimes") && shown.contains("+  mode: Webhook"), "{shown}");
 }
 
 #[test]
 fn nothing_is_custom_in_a_lab_nobody_touched() {
     let temp = tempfile::tempdir().unwrap();
     let (lab, spec, _) = made(temp.path());
-    let custom: Vec<String> = look(&lab, &spec)
+    let all: Vec<Setting> = rows().map(|(_, row)| row.id).collect();
+    let custom: Vec<String> = look(&lab, &spec, &all)
         .unwrap()
         .into_iter()
-        .filter(|live| !live.custom.is_empty())
+        .filter(|live| !live.edited.is_empty())
         .map(|live| name(live.setting))
         .collect();
     assert!(custom.is_empty(), "{custom:?}");
