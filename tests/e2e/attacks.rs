@@ -246,14 +246,22 @@ fn the_wire_shows_who_dials_whom_and_reads_what_is_not_encrypted() {
 fn an_attack_killed_at_any_moment_leaves_no_rule_and_no_process() {
     let lab = Lab::up();
     lab.run("web", "echo real; exec sleep 600");
-    for _ in 0..rounds(50) {
+    // A redirect, a claimed address, both fake hubs, and one that only listens.
+    let targets = [
+        "apiserver-to-kubelet.ca",
+        "pod-to-apiserver.external-ips",
+        "pod-to-apiserver.ca",
+        "node-to-apiserver.ca",
+        "apiserver-proxy.transport",
+    ];
+    for round in 0..rounds(50) {
         let mut running = lab.command(crate::kit::lab::binary());
         let mut running = running
-            .args(["attack", "apiserver-to-kubelet.ca"])
+            .args(["attack", targets[round % targets.len()]])
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(random() % 800));
+        std::thread::sleep(Duration::from_millis(random() % 1500));
         process::kill(running.id() as i32);
         running.wait().unwrap();
         eventually(Duration::from_secs(20), "the attacker has gone and the real kubelet answers", || {

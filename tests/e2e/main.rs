@@ -9,6 +9,7 @@
 mod accounts;
 mod attacks;
 mod audit;
+mod by_hand;
 mod certificates;
 mod clients;
 mod course;
@@ -41,3 +42,4 @@ mod streams;
 mod switch;
 mod tunnels;
 mod webhooks;
+mod wire;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::kit::{Lab, clients};
 
 /// A probe as `explain -o json` gives it, with the setting's full name.
-fn probes(lab: &Lab) -> Vec<(String, Value)> {
+pub fn probes(lab: &Lab) -> Vec<(String, Value)> {
     let paths: Value = serde_json::from_str(&lab.minilab(&["paths", "-o", "json"]).ok()).unwrap();
     let names = paths.as_array().unwrap().iter().map(|path| path["name"].as_str().unwrap().to_owned());
     let explained = |name: String| {
@@ -17,7 +17,8 @@ fn probes(lab: &Lab) -> Vec<(String, Value)> {
     names.flat_map(explained).collect()
 }
 
-fn answer(lab: &Lab, probe: &Value) -> String {
+/// What a probe says now.
+pub fn answer(lab: &Lab, probe: &Value) -> String {
     let line = probe["line"].as_str().unwrap();
     let host = match probe["at"].as_str().unwrap() {
         "kubectl" => {

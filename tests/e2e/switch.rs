@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::kit::{Lab, eventually};
+use crate::kit::{Lab, eventually, process, random, rounds};
 
 fn switch(lab: &Lab, verb: &str, targets: &[&str]) -> Value {
     let words = [&[verb], targets, &["-o", "json"]].concat();
@@ -143,4 +143,113 @@ fn what_a_lab_came_up_with_is_nothing_left_to_switch() {
     switch(&lab, "harden", &[&paths[..], &["pod-to-apiserver", "components-to-apiserver"]].concat());
     assert_eq!(lab.kubectl(&["logs", "web"]).ok(), "real\n");
     assert_eq!(lab.kubectl(&["get", "nodes", "-o", "name"]).ok().lines().count(), 2);
+}
+
+/// Follows ConfigMaps as a reflector does, from watch to watch by the last revision, until this one is seen.
+fn follow(lab: &Lab, from: &str, last: &str) -> Vec<String> {
+    let (mut revision, mut added) = (from.to_owned(), Vec::new());
+    eventually(Duration::from_secs(120), "the last event", || {
+        let path = format!(
+            "/api/v1/namespaces/default/configmaps?watch=true&timeoutSeconds=5&resourceVersion={revision}"
+        );
+        for line in lab.kubectl(&["get", "--raw", &path]).stdout.lines() {
+            // A line that was cut comes again.
+            let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
+            assert_ne!(event["type"], "ERROR", "{event}");
+            let meta = &event["object"]["metadata"];
+            revision = meta["resourceVersion"].as_str().unwrap().to_owned();
+            added.extend(meta["name"].as_str().filter(|_| event["type"] == "ADDED").map(str::to_owned));
+        }
+        if added.iter().any(|name| name == last) { Ok(()) } else { Err(format!("{added:?}")) }
+    });
+    added
+}
+
+#[test]
+fn who_watches_through_a_switch_sees_every_event_once() {
+    let lab = Lab::up();
+    let list = lab.kubectl(&["get", "--raw", "/api/v1/namespaces/default/configmaps?limit=1"]).ok();
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let from = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let names: Vec<String> = (0..12).map(|number| format!("seen-{number}")).collect();
+    let added = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| follow(&lab, from, "seen-11"));
+        let switcher = scope.spawn(|| {
+            // Both turn the API server.
+            switch(&lab, "harden", &["pod-to-apiserver.external-ips"]);
+            switch(&lab, "soften", &["pod-to-apiserver.external-ips"]);
+        });
+        for name in &names {
+            eventually(Duration::from_secs(60), "a write", || {
+                let made = lab.kubectl(&["create", "configmap", name]);
+                assert!(!made.stderr.contains("refused"), "{}", made.stderr);
+                match made.code == 0 || made.stderr.contains("already exists") {
+                    true => Ok(()),
+                    false => Err(made.stderr),
+                }
+            });
+        }
+        switcher.join().unwrap();
+        watcher.join().unwrap()
+    });
+    let seen: Vec<&String> = added.iter().filter(|name| name.starts_with("seen-")).collect();
+    assert_eq!(seen, names.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_switch_killed_half_way_is_undone_by_the_next() {
+    let lab = Lab::up();
+    lab.run("web", "echo real; exec sleep 600");
+    let config = kubelet_config(&lab);
+    for _ in 0..rounds(20) {
+        // Kubelets turn first, the API server after them.
+        let mut killed = lab.command(crate::kit::lab::binary());
+        let mut killed = killed
+            .args(["harden", "apiserver-to-kubelet", "kubelet-access"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(random() % 900));
+        process::kill(killed.id() as i32);
+        killed.wait().unwrap();
+        switch(&lab, "soften", &["apiserver-to-kubelet"]);
+        switch(&lab, "soften", &["kubelet-access.grants"]);
+        assert_eq!(kubelet_config(&lab), config);
+        let paths: Value = serde_json::from_str(&lab.minilab(&["paths", "-o", "json"]).ok()).unwrap();
+        assert!(paths.as_array().unwrap().iter().all(|path| path["mode"] == path["default"]), "{paths:#}");
+        eventually(Duration::from_secs(30), "the real log", || {
+            let ran = lab.kubectl(&["logs", "web"]);
+            if ran.stdout == "real\n" { Ok(()) } else { Err(ran.stderr) }
+        });
+    }
+}
+
+#[test]
+fn what_hands_did_to_an_object_is_seen_and_put_back() {
+    let lab = Lab::up();
+    let name = "pod-to-apiserver.ca";
+    let mode = || {
+        let all: Value = serde_json::from_str(&lab.minilab(&["paths", "-o", "json"]).ok()).unwrap();
+        let path =
+            all.as_array().unwrap().iter().find(|path| path["name"] == "pod-to-apiserver").unwrap().clone();
+        path["settings"].as_array().unwrap().iter().find(|row| row["name"] == "ca").unwrap()["mode"].clone()
+    };
+    assert_eq!(mode(), "hardened");
+    let patch = |text: &str| {
+        lab.kubectl(&["-n", "minilab-system", "patch", "deployment", "phone-home", "-p", text]).ok()
+    };
+    patch(r#"{"spec": {"template": {"spec": {"nodeSelector": {"disk": "none"}}}}}"#);
+    assert_eq!(mode(), "custom");
+    let mended = switch(&lab, "harden", &[name]);
+    assert_eq!(mended["changed"], serde_json::json!([]));
+    assert!(mended["overwritten"].to_string().contains("Deployment/minilab-system/phone-home"), "{mended}");
+    assert_eq!(mode(), "hardened");
+    let spec = lab.object(&["-n", "minilab-system", "deployment", "phone-home"])["spec"].clone();
+    assert!(spec["template"]["spec"]["nodeSelector"].is_null(), "{spec}");
+    // A rule is out of the roles made of others when the switch says it is done.
+    switch(&lab, "harden", &["apiserver-proxy.grants"]);
+    let role = |name: &str| lab.object(&["clusterrole", name])["rules"].to_string();
+    assert!(!role("edit").contains("services/proxy") && !role("admin").contains("services/proxy"));
+    switch(&lab, "soften", &["apiserver-proxy.grants"]);
+    assert!(role("edit").contains("services/proxy") && role("admin").contains("services/proxy"));
 }

@@ -3,82 +3,23 @@
 //!
 //! Every claim of the page leads to the evidence it rests on, further down.
 
+mod html;
+mod map;
+
 use std::fmt::Write;
 use std::path::Path;
 
 use crate::attack::Report;
-use crate::lab::paths::{PATHS, SettingInfo, find, lesson};
+use crate::lab::paths::{PATHS, SettingInfo, find};
 
 /// The page in the form a file's name asks for; nothing for a name of another kind.
 pub fn page(file: &Path, lab: &str, reports: &[Report]) -> Option<String> {
     match file.extension()?.to_str()? {
-        "html" => Some(html(lab, reports)),
+        "html" => Some(html::page(lab, reports)),
         "md" => Some(markdown(lab, reports)),
         "xml" => Some(junit(lab, reports)),
         _ => None,
     }
-}
-
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}\
-table{border-collapse:collapse;width:100%}td,th{border:1px solid #bbb;padding:.3rem .6rem;text-align:left;\
-vertical-align:top}pre{background:#f4f4f4;padding:.6rem;overflow-x:auto;white-space:pre-wrap}\
-.compromised{background:#f8d0cc}.defeated{background:#cfeccf}.inconclusive{background:#f6e8b8}";
-
-fn html(lab: &str, reports: &[Report]) -> String {
-    let mut out = String::new();
-    let _ = write!(
-        out,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>minilab {0}</title><style>{STYLE}\
-         </style></head><body><h1>Paths of lab {0}</h1><p>{1} attacks; each verdict leads to its evidence.</p>\
-         <table><tr><th>setting</th><th>mode</th><th>verdict</th><th>what was seen</th></tr>",
-        escaped(lab),
-        reports.len()
-    );
-    for (at, report) in reports.iter().enumerate() {
-        let _ = write!(
-            out,
-            "<tr class=\"{0}\"><td>{1}</td><td>{2}</td><td><a href=\"#e{at}\">{0}</a></td><td>{3}</td></tr>",
-            report.verdict,
-            escaped(&report.path),
-            escaped(&report.mode),
-            escaped(&report.observed)
-        );
-    }
-    out += "</table>";
-    for (at, report) in reports.iter().enumerate() {
-        let _ = write!(
-            out,
-            "<h2 id=\"e{at}\">{} while {}: {}</h2><p>Expected {}, because of {}. {:.0} ms.</p>",
-            escaped(&report.path),
-            escaped(&report.mode),
-            report.verdict,
-            report.expected,
-            escaped(&report.decides),
-            report.took_ms
-        );
-        for evidence in &report.evidence {
-            let (what, sample) = (escaped(&evidence.what), escaped(&evidence.sample));
-            let _ = write!(out, "<p>{what}</p><pre>{sample}</pre>");
-        }
-        if let Some(row) = row(report) {
-            for flag in row.flags {
-                let words = [flag.role, flag.flag, flag.insecure, flag.hardened].map(escaped);
-                let _ = write!(
-                    out,
-                    "<p>{} <code>{}</code>: insecure <code>{}</code>, hardened <code>{}</code></p>",
-                    words[0], words[1], words[2], words[3]
-                );
-            }
-            if let Some(lesson) = lesson(row.id) {
-                let _ = write!(
-                    out,
-                    "<p>To look on a cluster of your own:</p><pre>{}</pre>",
-                    escaped(lesson.probe.line)
-                );
-            }
-        }
-    }
-    out + "</body></html>\n"
 }
 
 fn markdown(lab: &str, reports: &[Report]) -> String {
@@ -167,13 +108,48 @@ mod tests {
         }]
     }
 
+    /// What stands in an attribute, wherever it does.
+    fn attributes<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
+        page.split(&format!(" {name}=\"")).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+    }
+
+    /// The same setting shut: what came before and what came after.
+    fn both() -> Vec<Report> {
+        let mut all = reports();
+        let mut shut = reports().remove(0);
+        (shut.mode, shut.verdict, shut.expected) = ("hardened".into(), Verdict::Defeated, Verdict::Defeated);
+        all.push(shut);
+        all
+    }
+
     #[test]
     fn each_claim_leads_to_its_evidence_and_nothing_of_it_is_markup() {
-        let page = page(Path::new("a.html"), "x", &reports()).unwrap();
-        assert!(page.contains("href=\"#e0\"") && page.contains("id=\"e0\""));
-        assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"));
+        let page = page(Path::new("a.html"), "x", &both()).unwrap();
+        let (ids, links) = (attributes(&page, "id"), attributes(&page, "href"));
+        assert!(ids.iter().all(|id| ids.iter().filter(|other| other == &id).count() == 1), "{ids:?}");
+        for link in &links {
+            let id = link.strip_prefix('#').expect("nothing outside the page is linked");
+            assert!(ids.contains(&id), "{link} leads nowhere");
+        }
+        // A verdict's evidence, and from the map its path.
+        for wanted in ["#e0-0", "#e1-0", "#kubelet-access.read-only-port", "#kubelet-access"] {
+            assert!(links.contains(&wanted), "{wanted}: {links:?}");
+        }
+        assert!(page.contains("&lt;script&gt;") && !page.contains("<script"));
         assert!(page.contains("readOnlyPort") && page.contains("curl"));
-        assert!(!page.contains("http-equiv") && !page.contains("src="), "nothing is fetched");
+        for outside in ["http-equiv", " src=", "url(", "@import", "<link", "<iframe"] {
+            assert!(!page.contains(outside), "nothing is fetched: {outside}");
+        }
+    }
+
+    #[test]
+    fn the_map_has_every_path_and_each_state_of_the_lab_has_one() {
+        let page = page(Path::new("a.html"), "x", &both()).unwrap();
+        assert_eq!(page.matches("<svg").count(), 2, "one while insecure, one while hardened");
+        for path in PATHS {
+            assert_eq!(page.matches(&format!(">{}</text>", path.name)).count(), 2, "{}", path.name);
+        }
+        assert!(page.contains("class=\"way compromised\"") && page.contains("class=\"way defeated\""));
     }
 
     #[test]
