@@ -23,9 +23,9 @@ fn blocks(bytes: &[u8]) -> Vec<(u32, &[u8])> {
 }
 
 /// A capture while the API server is asked to dial a kubelet anew, over and over.
-fn capture(lab: &Lab, more: &[&str]) -> Vec<u8> {
+fn capture(lab: &Lab, time: &str, more: &[&str]) -> Vec<u8> {
     let file = lab.home.path().join("wire.pcapng");
-    let words = [&["wire", "--for", "4s", "-o", "json", "--pcap", file.to_str().unwrap()], more].concat();
+    let words = [&["wire", "--for", time, "-o", "json", "--pcap", file.to_str().unwrap()], more].concat();
     std::thread::scope(|scope| {
         let watching = scope.spawn(|| lab.minilab(&words).ok());
         while !watching.is_finished() {
@@ -56,7 +56,7 @@ fn hellos(blocks: &[(u32, &[u8])]) -> Vec<String> {
 fn a_capture_holds_the_secrets_of_the_sessions_in_it_when_they_are_asked_for_and_else_none() {
     let lab = Lab::up();
     lab.run("web", "echo real; exec sleep 600");
-    let bytes = capture(&lab, &["--with-keys"]);
+    let bytes = capture(&lab, "7s", &["--with-keys"]);
     let all = blocks(&bytes);
     let secrets: String = all
         .iter()
@@ -73,7 +73,7 @@ fn a_capture_holds_the_secrets_of_the_sessions_in_it_when_they_are_asked_for_and
             .all(|label| secrets.contains(&format!("{label} {random} ")))
     };
     assert!(seen.iter().any(opened), "{seen:?}\n{secrets}");
-    let without = capture(&lab, &[]);
+    let without = capture(&lab, "4s", &[]);
     let without = blocks(&without);
     assert!(!hellos(&without).is_empty(), "sessions were seen");
     assert!(without.iter().all(|(kind, _)| *kind != SECRETS));
