@@ -166,11 +166,18 @@ impl Watch {
     /// Dials once itself, across the same wire, and ends.
     fn end(self, scene: &Scene) -> Result<Seen, AttackError> {
         let target = format!("{}:{PROBE}", scene.node()?.address);
-        // Refused or dropped: that it was sent is enough.
-        let words = words(&["timeout", "4", "attacker", "http", &format!("http://{target}/")]);
-        scene.output("control", words, Vec::new())?;
-        let events = self.running.finish();
-        let dialled = events.iter().find(|event| event["event"] == "dial" && event["to"] == target.as_str());
+        let probes = |event: &&Value| event["event"] == "dial" && event["to"] == target.as_str();
+        let words = words(&["attacker", "http", &format!("http://{target}/")]);
+        let probing = scene.start("control", words, Vec::new())?;
+        // Refused or dropped: that it was sent is enough. What came before it has been told before it.
+        let (mut events, until) = (Vec::new(), Instant::now() + PATIENCE);
+        while !events.iter().any(|event| probes(&event)) {
+            let Some(event) = self.running.next_event(until) else { break };
+            events.push(event);
+        }
+        drop(probing);
+        events.extend(self.running.finish());
+        let dialled = events.iter().find(probes);
         let probe = dialled.map(|event| Evidence {
             kind: "packet",
             what: "on wire: the capture sees its own probe from control".into(),

@@ -74,8 +74,11 @@ impl Verify {
                 None => rounds.push((shut, vec![setting])),
             }
         }
+        // What needs the tunnel comes first, then what needs none: it is taken down once and not put up again.
+        rounds.sort_by_key(|(shut, settings)| (road(shut), settings.contains(&Setting::EgressTunnel)));
         let mut reports = Vec::new();
-        for (shut, settings) in rounds {
+        for (shut, mut settings) in rounds {
+            settings.sort_by_key(|setting| road(&staged(*setting, Mode::Insecure)));
             switch_to(lab, &shut)?;
             reports.extend(run_all(lab, &shut, &settings, &Wishes::default(), self.output)?);
             for setting in settings {
@@ -128,6 +131,15 @@ fn staged(setting: Setting, mode: Mode) -> Settings {
     stage(setting).iter().for_each(|(other, mode)| settings.put(*other, *mode));
     settings.set(setting, mode);
     settings
+}
+
+/// The order of roads to the nodes: tunnels, none, historical ones.
+fn road(settings: &Settings) -> u8 {
+    match settings.mode(Setting::EgressTunnel) {
+        Mode::Hardened => 0,
+        Mode::Insecure => 1,
+        Mode::Partial => 2,
+    }
 }
 
 fn same(one: &Settings, other: &Settings) -> bool {
