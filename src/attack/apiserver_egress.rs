@@ -146,6 +146,11 @@ pub fn agent_authentication(scene: &mut Scene, wishes: &Wishes) -> Result<Findin
             Finding::compromised(format!("the server took the rogue for node-1's agent: {gained}"), evidence)
         }
         (Some(why), false) => Finding::defeated(format!("the server turned the rogue away: {why}"), evidence),
+        // A dead server turns nobody away; that none is needed is shown by the log that came without one.
+        (None, false) if seen.any("no answer") && seen.answer.status == Some(200) => Finding::defeated(
+            "no server takes agents in: the log came by another road, and nobody listens where the rogue dialled",
+            evidence,
+        ),
         (_, joined) => {
             let what = format!("it joined: {joined}, and was asked to dial nothing; {}", seen.answer.line());
             Finding::inconclusive(what, evidence)
@@ -183,6 +188,7 @@ fn on_wire(event: &Value) -> Evidence {
         "left" => ("the client left", word("why")),
         "joined" => ("the server took it in as", word("as")),
         "turned away" => ("the server turned it away", word("why")),
+        "no answer" => ("nobody answered it", word("why")),
         "handshake" => ("a TLS handshake ended, the client showed", word("client")),
         "refused" => ("the client refused the certificate", word("why")),
         "request" => ("an HTTP request came in", format!("{} {}", word("method"), word("path"))),

@@ -28,7 +28,10 @@ pub fn credential(scene: &mut Scene, _: &Wishes) -> Result<Finding, AttackError>
 pub fn restriction(scene: &mut Scene, _: &Wishes) -> Result<Finding, AttackError> {
     let (node, sibling) = two(scene)?;
     let path = format!("/api/v1/nodes/{}", sibling.name);
-    let taint = json!([{"key": format!("minilab.dev/{}", scene.marker), "effect": "PreferNoSchedule"}]);
+    // A patch replaces the whole list: what is there stays in it.
+    let there = scene.api_json(&path).map(|node| node["spec"]["taints"].clone()).unwrap_or_default();
+    let mut taint = there.as_array().cloned().unwrap_or_default();
+    taint.push(json!({"key": format!("minilab.dev/{}", scene.marker), "effect": "PreferNoSchedule"}));
     let kind = "application/merge-patch+json";
     let question = Question::get(format!("{}{path}", endpoint()))
         .method("PATCH")
@@ -37,7 +40,7 @@ pub fn restriction(scene: &mut Scene, _: &Wishes) -> Result<Finding, AttackError
     let answer = ask(scene, &node, question);
     let seen = scene.api_get(&path);
     if seen.found {
-        scene.api_patch(&path, &json!({"spec": {"taints": null}}))?;
+        scene.api_patch(&path, &json!({"spec": {"taints": there}}))?;
     }
     let mut answer = answer?;
     // A refusal may quote the taint: it counts when it is seen on the node.

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{Answer, Outcome, Output, table};
 use crate::lab::paths::{
-    Direction, FlagInfo, Mode, PATHS, PathInfo, Profile, SSH_TUNNELS, Setting, SettingInfo, Settings,
-    real_world, rows,
+    Direction, FlagInfo, Mode, PATHS, PathInfo, Profile, Setting, SettingInfo, Settings, between, real_world,
+    rows,
 };
 use crate::lab::state::LabDir;
 use crate::lab::switch;
@@ -158,10 +158,11 @@ fn setting_row(setting: &'static SettingInfo, switched: Mode, found: Found) -> S
             (_, false) => mode.to_string(),
         },
         edited: found.edited,
-        protects: match (setting.id, mode) {
+        protects: match (found.mode, mode) {
+            (None, _) => "changed by hand into neither; `explain` says what to look at",
             (_, Mode::Insecure) => setting.insecure,
-            (Setting::EgressTunnel, Mode::Partial) => SSH_TUNNELS,
-            _ => setting.hardened,
+            (_, Mode::Partial) => between(setting.id).unwrap_or(setting.hardened),
+            (_, Mode::Hardened) => setting.hardened,
         },
         insecure: setting.insecure,
         hardened: setting.hardened,

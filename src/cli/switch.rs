@@ -78,9 +78,10 @@ impl What {
             return Err(Trouble::not_running(lab));
         }
         let _lock = lab.lock()?;
-        let spec = up::read_spec(lab)?;
+        let mut spec = up::read_spec(lab)?;
         if !self.show && switch::mend(lab, &spec)? {
-            eprintln!("note: the last switch was cut short; what it had done is undone");
+            eprintln!("note: the last switch, or a verify, was cut short; what it had done is undone");
+            spec = up::read_spec(lab)?;
         }
         let mut wanted = spec.modes();
         choose(&mut wanted);

@@ -1,7 +1,10 @@
 //! `minilab verify`: every attack against the settings as they are; with `--all-modes` each setting on its
 //! stage, open and then shut alone, in an otherwise hardened lab that is put back afterwards.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -12,7 +15,7 @@ use super::{Answer, Outcome, Output, Trouble, report, up};
 use crate::attack::{Report, Verdict, Wishes, attacked, stage};
 use crate::lab::paths::{Mode, Profile, Setting, SettingInfo, Settings, name, rows};
 use crate::lab::state::LabDir;
-use crate::lab::switch::{Switch, as_found};
+use crate::lab::switch::{Switch, as_found, borrow, give_back, mend};
 
 /// What no attack here looks at.
 const NOT_COVERED: &str = "not covered: traffic between nodes and between pods, root on a node, who approves \
@@ -42,12 +45,15 @@ impl Verify {
             return Err(Trouble::not_running(lab));
         }
         let _lock = lab.lock()?;
-        let settings = up::read_spec(lab)?.modes();
+        // What cannot be written in the end had better not be begun.
+        let file = self.report.as_ref().map(|path| created(path).map(|file| (path, file))).transpose()?;
+        mend(lab, &up::read_spec(lab)?)?;
         let reports = match self.all_modes {
             true => {
+                // Whatever happens, even to this process, the lab is given back as it was.
+                borrow(lab, &up::read_spec(lab)?)?;
                 let reports = self.every_mode(lab);
-                // Whatever happened, the lab is given back as it was.
-                switch_to(lab, &settings)?;
+                give_back(lab, &up::read_spec(lab)?)?;
                 reports?
             }
             false => {
@@ -56,9 +62,10 @@ impl Verify {
                 run_all(lab, &found, &targets, &Wishes::default(), self.output)?
             }
         };
-        if let Some(file) = &self.report {
-            let page = report::page(file, &lab.name, &reports).context("it was looked at above")?;
-            std::fs::write(file, page).with_context(|| format!("write {}", file.display()))?;
+        if let Some((path, mut file)) = file {
+            let page = report::page(path, &lab.name, &reports).context("it was looked at above")?;
+            file.write_all(page.as_bytes()).with_context(|| format!("write {}", path.display()))?;
+            eprintln!("wrote {}", path.display());
         }
         self.say(&reports)
     }
@@ -118,6 +125,12 @@ impl Verify {
         }
         Ok(if as_expected { Answer::Done } else { Answer::NotSo })
     }
+}
+
+/// An empty file for a report, which holds what its reader should not pass on: parts of tokens, requests.
+fn created(path: &Path) -> anyhow::Result<File> {
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.with_context(|| format!("write {}", path.display()))
 }
 
 /// Why a setting is not attacked.

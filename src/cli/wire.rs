@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -138,6 +139,10 @@ impl Wire {
 pub fn path_of(from: SocketAddrV4, to: SocketAddrV4) -> Option<&'static str> {
     let hub = |at: &SocketAddrV4| [BALANCER, CONTROL].contains(at.ip());
     let in_pod = |at: &Ipv4Addr| at.octets()[..2] == [10, 244];
+    // An answer of a known port's goes to a port that anybody may have been given.
+    if matches!(from.port(), 22 | 6443 | 8132 | 10250 | 10255 | 10257 | 10259) && to.port() > 10259 {
+        return None;
+    }
     match to.port() {
         6443 if hub(&to) && hub(&from) => Some("components-to-apiserver"),
         6443 if hub(&to) && in_pod(from.ip()) => Some("pod-to-apiserver"),
@@ -159,7 +164,9 @@ struct Pcapng {
 
 impl Pcapng {
     fn create(path: &std::path::Path) -> anyhow::Result<Pcapng> {
-        let file = File::create(path).with_context(|| format!("write {}", path.display()))?;
+        // What opens the lab's sessions is nobody else's to read.
+        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+        let file = file.with_context(|| format!("write {}", path.display()))?;
         let mut pcapng = Pcapng { out: BufWriter::new(file) };
         // Byte order, version 1.0, length unknown.
         let mut section = 0x1a2b_3c4d_u32.to_le_bytes().to_vec();
@@ -219,6 +226,9 @@ mod tests {
         assert_eq!(path("198.51.100.2:40000", "192.0.2.11:10250"), Some("apiserver-to-kubelet"));
         assert_eq!(path("198.51.100.2:40000", "10.244.1.4:8080"), Some("apiserver-proxy"));
         assert_eq!(path("10.244.1.4:40000", "10.96.0.10:53"), None);
+        // An answer to a connection whose source port kube-proxy chose.
+        assert_eq!(path("198.51.100.2:6443", "192.0.2.11:26922"), None);
+        assert_eq!(path("192.0.2.11:26922", "198.51.100.2:6443"), Some("node-to-apiserver"));
     }
 
     #[test]

@@ -37,8 +37,8 @@ const AUDIT_POLICY: &str = "/etc/kubernetes/audit-policy.yaml";
 pub fn begin(lab: &LabDir, chapter: &Chapter, before: Option<&Chapter>) -> Result<Begun, CourseError> {
     wake(lab)?;
     write_audit_policy(lab)?;
+    switch::mend(lab, &spec(lab)?)?;
     let now = spec(lab)?;
-    switch::mend(lab, &now)?;
     let museum = &chapter.exercise.museum;
     switch::restore(lab, &now, &|host: &str, path: &Path, text| {
         opened(museum, host, path, audited(host, path, text))

@@ -60,8 +60,10 @@ impl RogueAgent {
         let again = async {
             let mut backoff = Backoff::new();
             loop {
-                if let Err(why) = self.join(&kubelet).await {
-                    say(&json!({"event": "turned away", "why": why}));
+                match self.join(&kubelet).await {
+                    Ok(()) => {}
+                    Err(Ended::Unanswered(why)) => say(&json!({"event": "no answer", "why": why})),
+                    Err(Ended::TurnedAway(why)) => say(&json!({"event": "turned away", "why": why})),
                 }
                 backoff.wait().await;
             }
@@ -75,8 +77,8 @@ impl RogueAgent {
     }
 
     /// One stream: until it ends.
-    async fn join(&self, kubelet: &Kubelet) -> Result<(), String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
+    async fn join(&self, kubelet: &Kubelet) -> Result<(), Ended> {
+        let text = |error: &dyn std::fmt::Display| Ended::Unanswered(error.to_string());
         // Whose server it is is all the same to it.
         let config = client_config(&Verify::Unverified, None, Protocols::H2).map_err(|error| text(&error))?;
         let dialer = TlsDialer { road: Arc::new(Direct), config };
@@ -84,12 +86,18 @@ impl RogueAgent {
         let io = dialer.connect(&host, port, None).await.map_err(|error| text(&error))?;
         let (outbox, outgoing) = Outbox::new(&CancellationToken::new());
         let mut request = Request::new(outgoing);
-        let value = |text: &str| MetadataValue::try_from(text).map_err(|error| error.to_string());
+        let value =
+            |text: &str| MetadataValue::try_from(text).map_err(|error| Ended::Unanswered(error.to_string()));
         let metadata = request.metadata_mut();
         metadata.insert("agentid", value(&uuid::Uuid::new_v4().to_string())?);
         metadata.insert("agentidentifiers", value(&self.identifiers)?);
         let opened = rpc::open(io, &self.server.to_string(), rpc::CONNECT, None, request).await;
-        let opened = opened.map_err(|status| status.message().to_owned())?;
+        let refused = |status: &tonic::Status| match status.code() {
+            // A connection that broke is nobody's word.
+            tonic::Code::Unavailable => Ended::Unanswered(status.message().to_owned()),
+            _ => Ended::TurnedAway(status.message().to_owned()),
+        };
+        let opened = opened.map_err(|status| refused(&status))?;
         say(&json!({"event": "joined", "as": self.identifiers}));
         let (mut incoming, _connection) = (opened.incoming, opened.connection);
         let tunnels = Tunnels { outbox, kubelet: kubelet.clone(), open: Arc::default() };
@@ -97,10 +105,18 @@ impl RogueAgent {
             match incoming.message().await {
                 Ok(Some(packet)) => tunnels.take(packet).await,
                 Ok(None) => return Ok(()),
-                Err(status) => return Err(status.message().to_owned()),
+                Err(status) => return Err(refused(&status)),
             }
         }
     }
+}
+
+/// How it ended with a server.
+enum Ended {
+    /// It said no.
+    TurnedAway(String),
+    /// Nothing at all was said.
+    Unanswered(String),
 }
 
 /// What a kubelet's place is taken with.

@@ -2,8 +2,10 @@
 //! pods, and the clearing away. What a killed attack left is found by its label and cleared by the next one.
 
 mod pods;
+mod sweep;
 
 use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
@@ -75,12 +77,24 @@ impl<'a> Scene<'a> {
         let marker = format!("marker-{}", random_word()?);
         let scene = Scene { lab, plan, runtime, client, marker, namespace: None, pods: 0 };
         scene.clear();
+        // One that finds another's note follows one that was killed.
+        if scene.note().exists() {
+            scene.sweep()?;
+        }
+        std::fs::write(scene.note(), &scene.marker)?;
         Ok(scene)
     }
 
     /// Takes everything away that attacks have made, this one and those that were killed.
     pub fn strike(self) {
         self.clear();
+        // A note that stays only has the next one look once more.
+        let _ = std::fs::remove_file(self.note());
+    }
+
+    /// Says on disk that an attack is going on.
+    fn note(&self) -> PathBuf {
+        self.lab.state.join("attack.marker")
     }
 
     fn clear(&self) {

@@ -64,7 +64,7 @@ const UNIMPLEMENTED: &[&str] = &[
 
 /// The API server's flags.
 #[derive(Debug, Parser)]
-#[command(name = "kube-apiserver", about = "The Kubernetes API server", long_about = None)]
+#[command(name = "kube-apiserver", about = "The Kubernetes API server", long_about = None, args_override_self = true)]
 pub struct Flags {
     /// The address on which to listen.
     #[arg(long, default_value = "0.0.0.0")]

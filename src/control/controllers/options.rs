@@ -57,7 +57,8 @@ pub const UNIMPLEMENTED: &[&str] = &[
 #[command(
     name = "kube-controller-manager",
     about = "The control loops of a cluster",
-    disable_version_flag = true
+    disable_version_flag = true,
+    args_override_self = true
 )]
 pub struct Options {
     /// Path to kubeconfig file with authorization and master location information.

@@ -26,7 +26,12 @@ pub const UNIMPLEMENTED: &[&str] = &[
 ];
 
 #[derive(Debug, Clone, Parser)]
-#[command(name = "kube-scheduler", about = "Binds pods to nodes", disable_version_flag = true)]
+#[command(
+    name = "kube-scheduler",
+    about = "Binds pods to nodes",
+    disable_version_flag = true,
+    args_override_self = true
+)]
 pub struct Options {
     /// Path to kubeconfig file with authorization and master location information.
     #[arg(long, value_name = "PATH")]

@@ -220,6 +220,20 @@ fn in_profile(profile: Profile, setting: &SettingInfo) -> Mode {
     }
 }
 
+/// What a setting is like halfway, where halfway is something.
+pub fn between(setting: Setting) -> Option<&'static str> {
+    match setting {
+        Setting::PodToken => Some("bound to its pod, and good for a year"),
+        Setting::ComponentsPorts => Some("loopback and default paths; profiling is on"),
+        Setting::AccessAnonymous => {
+            Some("anonymous for health, version and cluster-info (system:public-info-viewer)")
+        }
+        Setting::ToKubeletApproval => Some("what the Node object claims"),
+        Setting::EgressTunnel => Some(SSH_TUNNELS),
+        _ => None,
+    }
+}
+
 /// What clusters people meet have for a setting: kubeadm 1.36, bare command lines, k0s and k3s as installed.
 pub fn real_world(setting: &SettingInfo) -> [(&'static str, Mode); 4] {
     // k0s ships Konnectivity with agents' tokens and verifies kubelets' certificates, which its own

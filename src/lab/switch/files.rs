@@ -37,7 +37,7 @@ pub fn rewrite(tree: &Tree, change: &FileChange, material: &Material) -> Result<
         (_, None, None) => return Ok(None),
         (Some(old), Some(new), Some(text)) if text != old => {
             let merged = lines::merge(old, text, new);
-            (Some(merged.text), merged.overwritten)
+            (Some(lines::each_flag_once(old, new, &merged.text)), merged.overwritten)
         }
         (Some(old), None, Some(text)) if text != old => (None, lines::only_in(old, text).1),
         (None, Some(new), Some(text)) => (Some(new.clone()), lines::only_in(new, text).1),

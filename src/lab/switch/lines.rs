@@ -153,6 +153,22 @@ pub fn merge(base: &str, theirs: &str, ours: &str) -> Merged {
     Merged { text, overwritten }
 }
 
+/// Takes away flags that the plan speaks of and that stand in a merged text more often than the plan says:
+/// somebody wrote them elsewhere than the plan does.
+pub fn each_flag_once(old: &str, new: &str, merged: &str) -> String {
+    let count = |text: &[&str], line: &str| text.iter().filter(|there| **there == line).count();
+    let wanted: Vec<&str> = new.lines().collect();
+    let mut lines: Vec<&str> = merged.lines().collect();
+    let (gone, fresh) = only_in(old, new);
+    for flag in gone.iter().chain(&fresh).filter(|line| line.trim_start().starts_with("- --")) {
+        while count(&lines, flag) > count(&wanted, flag) {
+            let Some(last) = lines.iter().rposition(|line| line == flag) else { break };
+            lines.remove(last);
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
 /// Whether two edits are about the same lines (or add at the same place).
 fn touches(one: &Edit, other: &Edit) -> bool {
     let overlap = one.before.start < other.before.end && other.before.start < one.before.end;
@@ -194,6 +210,15 @@ mod tests {
         let (base, ours) = ("a\nb\nc\n", "a\nB\nc\n");
         assert_eq!(merge(base, ours, ours), Merged { text: ours.into(), overwritten: Vec::new() });
         assert_eq!(merge(base, "a\nc\n", "a\nb\nnew\nc\n").text, "a\nnew\nc\n");
+    }
+
+    #[test]
+    fn a_flag_that_hands_wrote_elsewhere_goes_with_the_plans_and_comes_once() {
+        let (open, shut) = ("c:\n- --a\n- --z\n", "c:\n- --a\n- --ca=x\n- --z\n");
+        let by_hand = "c:\n- --ca=x\n- --mine\n- --a\n- --z\n";
+        let merged = |old, new| each_flag_once(old, new, &merge(old, by_hand, new).text);
+        assert_eq!(merged(shut, open), "c:\n- --mine\n- --a\n- --z\n");
+        assert_eq!(merged(open, shut).matches("--ca=x").count(), 1);
     }
 
     #[test]

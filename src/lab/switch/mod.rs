@@ -18,6 +18,7 @@ mod restore;
 mod settle;
 mod show;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -189,10 +190,15 @@ impl Switch {
 
     /// Does it. After an error the lab is as it was, unless the error says otherwise.
     pub fn apply(&self, lab: &LabDir) -> Result<Done, SwitchError> {
+        self.noting(lab, &self.spec.settings)
+    }
+
+    /// The same, with these settings in the note by which a switch that is cut short is undone.
+    fn noting(&self, lab: &LabDir, half: &BTreeMap<String, Mode>) -> Result<Done, SwitchError> {
         let began = Instant::now();
         let material = Material::of(lab)?;
         let mut worker = apply::Worker::new(lab, &material)?;
-        journal::write(lab, &self.spec)?;
+        journal::write(lab, half)?;
         let outcome = self.steps.iter().try_for_each(|step| worker.step(step));
         let outcome = outcome.and_then(|()| worker.kubelets_answer(&self.spec.modes(), &self.steps));
         if let Err(cause) = outcome {
@@ -211,12 +217,35 @@ impl Switch {
     }
 }
 
-/// Undoes a switch that was cut short, by a kill or a pulled plug; says whether there was one.
+/// Notes the settings a lab has, before somebody tries others on it for a while.
+pub fn borrow(lab: &LabDir, spec: &Spec) -> Result<(), SwitchError> {
+    Ok(journal::borrow(lab, &spec.settings)?)
+}
+
+/// Gives a borrowed lab back as it was; says whether it was borrowed. What the caller knows of its settings is
+/// old then.
+pub fn give_back(lab: &LabDir, spec: &Spec) -> Result<bool, SwitchError> {
+    let Some(settings) = journal::owed(lab) else { return Ok(false) };
+    let mut wanted = spec.clone();
+    wanted.settings = settings;
+    Switch::to(spec, &wanted.modes()).apply(lab)?;
+    journal::give_back(lab)?;
+    Ok(true)
+}
+
+/// Undoes a switch that was cut short, by a kill or a pulled plug, and gives back what was borrowed by who was;
+/// says whether there was anything. What the caller knows of the lab's settings may be old then.
 pub fn mend(lab: &LabDir, spec: &Spec) -> Result<bool, SwitchError> {
+    let undone = undo_half(lab, spec)?;
+    Ok(give_back(lab, spec)? || undone)
+}
+
+fn undo_half(lab: &LabDir, spec: &Spec) -> Result<bool, SwitchError> {
     let Some(half) = journal::read(lab) else { return Ok(false) };
     let mut from = spec.clone();
-    from.settings = half;
-    Switch::to(&from, &spec.modes()).apply(lab)?;
+    from.settings = half.clone();
+    // Cut short itself, it has still to be undone from there.
+    Switch::to(&from, &spec.modes()).noting(lab, &half)?;
     Ok(true)
 }
 
