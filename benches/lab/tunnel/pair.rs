@@ -15,6 +15,7 @@ pub struct Pair {
     server: Child,
     agent: Child,
     line: Vec<String>,
+    agent_line: Vec<String>,
 }
 
 fn port() -> anyhow::Result<u16> {
@@ -47,7 +48,7 @@ impl Pair {
         ]
         .to_vec();
         let server = role("proxy-server", &line)?;
-        let agent = [
+        let agent_line = [
             format!("--ca-cert={pki}/ca.crt"),
             "--proxy-server-host=127.0.0.1".into(),
             format!("--proxy-server-port={agents}"),
@@ -56,9 +57,10 @@ impl Pair {
             format!("--admin-server-port={}", port()?),
             "--sync-interval=10ms".into(),
             "--sync-interval-cap=100ms".into(),
-        ];
-        let agent = role("proxy-agent", &agent)?;
-        Ok(Self { dir, server, agent, line })
+        ]
+        .to_vec();
+        let agent = role("proxy-agent", &agent_line)?;
+        Ok(Self { dir, server, agent, line, agent_line })
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -73,6 +75,19 @@ impl Pair {
             kb.unwrap_or_default() / 1024.0
         };
         format!("{:.1} + {:.1} MB", of(&self.server), of(&self.agent))
+    }
+
+    /// Kills the agent, starts another beside the running server, and measures from there to the next good dial.
+    pub async fn restart_agent(&mut self, road: &Road) -> anyhow::Result<Duration> {
+        self.agent.kill()?;
+        self.agent.wait()?;
+        while road.dial().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let begun = Instant::now();
+        self.agent = role("proxy-agent", &self.agent_line)?;
+        road.first().await.context("a dial after the agent's start")?;
+        Ok(begun.elapsed())
     }
 
     /// Kills the server, starts it again, and measures from there to the next good dial.

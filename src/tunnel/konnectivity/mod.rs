@@ -56,3 +56,12 @@ fn random() -> i64 {
     // Each RandomState hashes by fresh keys, which is randomness enough for an id.
     (RandomState::new().hash_one(0u8) >> 1).cast_signed()
 }
+
+/// How long after its start a role is taken for settled.
+const SETTLED: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// An idle role keeps no memory that only its start needed.
+async fn settle() {
+    tokio::time::sleep(SETTLED).await;
+    crate::sys::process::settle();
+}

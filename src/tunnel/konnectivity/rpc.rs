@@ -26,13 +26,18 @@ pub const CONNECT: &str = "/AgentService/Connect";
 pub const PROXY: &str = "/ProxyService/Proxy";
 
 /// Data packets that wait for the stream, together; more would let one busy tunnel delay the others' bytes.
-const DATA_WAITING: usize = 8;
+const DATA_WAITING: usize = 4;
 /// The most bytes of one data packet.
 pub const CHUNK: usize = 32 << 10;
 /// What is about the stream itself, and waits unread: some for each of many tunnels.
 const URGENT_WAITING: usize = 16 << 10;
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
+/// What may be on its way in a stream: what stands there delays every other tunnel of the agent, so it is
+/// some milliseconds' worth.
+const STREAM_WINDOW: u32 = 512 << 10;
+/// An agent's connection carries one stream.
+const AGENT_WINDOW: u32 = 1 << 20;
+/// A frontend's may carry all of its tunnels, and one that stands still must not use up what the others need.
+const FRONTEND_WINDOW: u32 = 64 << 20;
 const FRAME: u32 = 64 << 10;
 const SEND_BUFFER: usize = 128 << 10;
 
@@ -123,6 +128,10 @@ impl Stream for Answering {
     }
 }
 
+fn connection_window(path: &str) -> u32 {
+    if path == CONNECT { AGENT_WINDOW } else { FRONTEND_WINDOW }
+}
+
 /// What a served stream is asked and answers.
 pub type Asked = Request<Streaming<Packet>>;
 pub type Answered = Result<Response<Answering>, Status>;
@@ -146,7 +155,7 @@ pub async fn serve<S, H, F>(
     let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window(path))
         .max_frame_size(FRAME)
         .max_send_buf_size(SEND_BUFFER)
         // One client's connection may carry all of its tunnels.
@@ -211,7 +220,7 @@ where
     let mut http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window(path))
         .max_frame_size(FRAME)
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(keepalive)

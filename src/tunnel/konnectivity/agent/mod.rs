@@ -45,6 +45,7 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
         let servers = serve(&flags).await?;
         crate::sys::inherit::ready();
         tokio::spawn(Arc::clone(&servers).keep());
+        tokio::spawn(super::settle());
         let mut told = async || {
             tokio::select! {
                 _ = term.recv() => {}

@@ -90,12 +90,15 @@ pub fn run(argv: Vec<String>) -> anyhow::Result<ExitCode> {
         }
     };
     flags.check()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // One thread, as the agent: a dial passes through several tasks, and each hand-over to another thread would
+    // cost it more than the two directions gain by running beside each other.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let stop = CancellationToken::new();
         let Serving { shared, .. } = serve(&flags, &stop).await?;
         crate::sys::inherit::ready();
+        tokio::spawn(super::settle());
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
