@@ -10,6 +10,8 @@ mod doctor;
 mod down;
 mod exec;
 mod explain;
+mod host;
+mod image;
 mod kubeconfig;
 mod kubectl;
 mod lab;
@@ -70,6 +72,8 @@ enum Command {
     DoctorProbe(doctor::Probe),
     #[command(hide = true, name = crate::lab::removal::WORD)]
     RemoveTree(down::RemoveTree),
+    #[command(hide = true, name = image::STORE)]
+    ImageStore(image::Store),
     /// Measure what the machine takes at least, for `just bench`
     #[command(hide = true)]
     BenchFloor,
@@ -105,6 +109,10 @@ enum LabCommand {
     Exec(exec::Exec),
     /// Let a node join the running lab, or take one out of it
     Node(node::Node),
+    /// Pull a host's plug, or put it back
+    Host(host::Host),
+    /// Bring images to the lab's nodes, list them, take them away
+    Image(image::Image),
     /// Show a role's log
     Logs(logs::Logs),
     /// List every certificate of the lab: whose, for what, until when, shown to whom
@@ -247,6 +255,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Completion(completion) => completion.run(),
         Command::DoctorProbe(probe) => probe.run(),
         Command::RemoveTree(tree) => tree.run(),
+        Command::ImageStore(store) => store.run(),
         Command::BenchFloor => {
             println!("{}", crate::lab::floor::measure()?.as_nanos());
             Ok(Answer::Done)
@@ -285,6 +294,8 @@ fn dispatch(command: LabCommand, lab: &LabDir) -> Outcome {
         LabCommand::Shell(shell) => shell.run(lab),
         LabCommand::Exec(exec) => exec.run(lab),
         LabCommand::Node(node) => node.run(lab),
+        LabCommand::Host(host) => host.run(lab),
+        LabCommand::Image(image) => image.run(lab),
         LabCommand::Logs(logs) => logs.run(lab),
         LabCommand::Certs(certs) => certs.run(lab),
         LabCommand::Paths(paths) => paths.run(lab),

@@ -55,6 +55,11 @@ const TRUST: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
+/// The certificates this machine trusts.
+pub fn trust() -> Option<&'static Path> {
+    TRUST.iter().map(Path::new).find(|path| path.exists())
+}
+
 /// What could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {

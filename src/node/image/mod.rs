@@ -1,14 +1,22 @@
 //! Images: what a container's root is made of and how its first process is found.
 //!
-//! Stands for containerd's image store. One image is built in, `minilab/toolbox`; a registry is never asked
-//! from here. Left out for now: OCI archives, whose layers will become more [`Image::layers`].
+//! Stands for containerd's image store. One image is built in, `minilab/toolbox`; others are brought by
+//! `minilab image`, from an archive or from a registry that a process outside the lab asks (`registry`). A
+//! node asks none: it has no way out, so what was brought is found whatever the pull policy says.
 
+mod archive;
 mod reference;
+pub mod registry;
+mod store;
 mod toolbox;
+mod unpack;
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 pub use reference::Reference;
+pub use store::{Record, import, records, remove};
 
 /// Where images and their layers are kept on a node.
 const STORE: &str = "/var/lib/containerd/minilab/images";
@@ -22,6 +30,8 @@ pub struct Image {
     pub id: String,
     /// The real component whose place this binary takes under the image's name.
     pub stands_for: Option<&'static str>,
+    /// The digest it is pulled by; an image of `docker save` has none.
+    pub digest: Option<String>,
     pub size_bytes: u64,
     /// Directories laid over each other, the uppermost first.
     pub layers: Vec<PathBuf>,
@@ -42,10 +52,14 @@ pub struct ImageConfig {
 }
 
 impl Image {
-    /// The image with its digest, as a pod's `imageID`: `docker.io/minilab/toolbox@sha256:…`.
+    /// The image with its digest, as a pod's `imageID`: `docker.io/minilab/toolbox@sha256:…`, or its bare id
+    /// where it has none.
     pub fn digest_reference(&self) -> String {
-        let repository = self.reference.rsplit_once(':').map_or(&*self.reference, |(name, _)| name);
-        format!("{repository}@{}", self.id)
+        let Some(digest) = &self.digest else { return self.id.clone() };
+        match Reference::parse(&self.reference) {
+            Ok(reference) => format!("{}@{digest}", reference.repository),
+            Err(_) => self.id.clone(),
+        }
     }
 }
 
@@ -60,9 +74,16 @@ pub enum ImageError {
     /// kubelet's `ErrImagePull`.
     #[error(
         "failed to pull and unpack image \"{reference}\": failed to resolve reference \"{reference}\": \
-         {reference}: not found (a lab has no way out to a registry; it has docker.io/minilab/toolbox:latest built in)"
+         {reference}: not found (a node of a lab has no way out to a registry: `minilab image pull` or `image load` \
+         brings it)"
     )]
     NotFound { reference: String },
+    #[error("the archive cannot be used: {what}")]
+    Archive { what: String },
+    #[error("cannot read the archive")]
+    Read { source: io::Error },
+    #[error("cannot write {path}")]
+    Unpack { path: PathBuf, source: io::Error },
     #[error("failed to prepare image \"{reference}\" at {path}")]
     Prepare { reference: String, path: PathBuf, source: std::io::Error },
 }
@@ -78,6 +99,9 @@ pub fn resolve(name: &str) -> Result<Image, ImageError> {
             Some(digest) if *digest != image.id => {}
             _ => return Ok(image),
         }
+    }
+    if let Some(image) = store::find(&reference) {
+        return Ok(image);
     }
     if let Some(image) = component(&reference)? {
         return Ok(image);
@@ -108,7 +132,35 @@ fn component(reference: &Reference) -> Result<Option<Image>, ImageError> {
     Ok(Some(image))
 }
 
-/// The images of this node, for its status.
-pub fn list() -> Vec<Image> {
-    toolbox::image().into_iter().collect()
+/// The images of this node with their names, for its status.
+pub fn list() -> Vec<(Image, Vec<String>)> {
+    let named = |image: Image| {
+        let names = vec![image.reference.clone()];
+        (image, names)
+    };
+    let brought = records().into_iter().map(|record| {
+        let first = record.names.first().cloned().unwrap_or_default();
+        (store::image(&record, &first), record.names)
+    });
+    toolbox::image().into_iter().map(named).chain(brought).collect()
+}
+
+/// Go's name for this machine's architecture.
+pub fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a file beside its place and moves it there.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension(format!("{}.draft", std::process::id()));
+    fs::write(&draft, bytes)?;
+    fs::rename(draft, path)
 }

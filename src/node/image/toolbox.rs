@@ -84,6 +84,7 @@ pub fn image() -> Result<Image, ImageError> {
         reference: format!("{REPOSITORY}:{TAG}"),
         id: format!("sha256:{}", identity.digest),
         stands_for: None,
+        digest: Some(format!("sha256:{}", identity.digest)),
         size_bytes: identity.size,
         binds: binds(),
         layers: vec![root],
@@ -141,7 +142,7 @@ fn identity(store: &Path) -> io::Result<Identity> {
     let digest = digest(binary)?;
     let identity = Identity { digest, size: meta.size(), inode, modified, revision: REVISION };
     let text = serde_json::to_vec(&identity)?;
-    replace(&remembered, &text)?;
+    super::replace(&remembered, &text)?;
     Ok(identity)
 }
 
@@ -196,10 +197,4 @@ fn binds() -> Vec<(PathBuf, PathBuf)> {
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
-}
-
-fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension(std::process::id().to_string());
-    fs::write(&draft, contents)?;
-    fs::rename(&draft, path)
 }

@@ -4,6 +4,7 @@
 //! a write that fails afterwards is given back by the quota controller.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -15,6 +16,9 @@ use crate::control::apiserver::{encode, registry};
 use crate::control::store::{Change, Entry, Expect, StoreError};
 
 const ATTEMPTS: usize = 16;
+/// A quota that was made a moment ago is waited for, until the controller has counted.
+const COUNTING: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
 /// What a pod must say if a quota bounds it.
 const MUST_SAY: [&str; 6] =
     ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
@@ -33,16 +37,29 @@ pub(super) async fn admit(context: &Context, write: &Attributes) -> Result<()> {
     let (Some(object), Some(row)) = (&write.object, registry::by_name("", "resourcequotas")) else {
         return Ok(());
     };
-    for _ in 0..ATTEMPTS {
+    let begun = Instant::now();
+    let mut attempts = 0;
+    while attempts < ATTEMPTS {
         let prefix = format!("{}/", write.namespace);
         let page = context.store.list(&row.bucket, &prefix, None, None, None).map_err(Status::internal)?;
         let mut changes: Vec<(Entry, Value)> = Vec::new();
+        let mut unknown = None;
         for entry in page.entries {
             let quota = encode::object(&entry)?;
-            if let Some(changed) = charge(write, object, quota)? {
-                changes.push((entry, changed));
+            match charge(write, object, quota)? {
+                Charge::None => {}
+                Charge::Of(changed) => changes.push((entry, changed)),
+                Charge::Unknown(why) => unknown = Some(why),
             }
         }
+        if let Some(why) = unknown {
+            if begun.elapsed() > COUNTING {
+                return Err(write.forbidden(why));
+            }
+            tokio::time::sleep(LOOK).await;
+            continue;
+        }
+        attempts += 1;
         if write.dry_run || store(context, row, changes).await? {
             return Ok(());
         }
@@ -66,11 +83,20 @@ async fn store(context: &Context, row: &registry::Resource, changes: Vec<(Entry,
     Ok(true)
 }
 
-/// A quota with this write on it; none if it is not about it, or nothing changes.
-fn charge(write: &Attributes, object: &Value, mut quota: Value) -> Result<Option<Value>> {
+/// What a write means to a quota.
+enum Charge {
+    /// The quota is not about it, or nothing changes.
+    None,
+    /// The quota with the write on it.
+    Of(Value),
+    /// Nobody has counted yet; why that forbids the write.
+    Unknown(String),
+}
+
+fn charge(write: &Attributes, object: &Value, mut quota: Value) -> Result<Charge> {
     let resource = write.resource.as_str();
     if !usage::is_in_scope(&quota, resource, object) {
-        return Ok(None);
+        return Ok(Charge::None);
     }
     let name = quota["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     // Spec and status may differ while the controller looks; what was counted is what holds.
@@ -89,14 +115,14 @@ fn charge(write: &Attributes, object: &Value, mut quota: Value) -> Result<Option
     }
     wanted.retain(|_, amount| !amount.is_zero());
     if wanted.is_empty() {
-        return Ok(None);
+        return Ok(Charge::None);
     }
     let used = amounts(&quota["status"]["used"]);
     let unknown: Vec<&str> =
         wanted.keys().filter(|name| !used.contains_key(*name)).map(String::as_str).collect();
     if !unknown.is_empty() {
         let why = format!("status unknown for quota: {name}, resources: {}", unknown.join(","));
-        return Err(write.forbidden(why));
+        return Ok(Charge::Unknown(why));
     }
     let after = |name: &String, amount: &Quantity| used.get(name).map_or(*amount, |used| used.plus(*amount));
     let over: Usage = wanted
@@ -117,7 +143,7 @@ fn charge(write: &Attributes, object: &Value, mut quota: Value) -> Result<Option
     for (name, amount) in &wanted {
         quota["status"]["used"][name] = json!(after(name, amount).to_string());
     }
-    Ok(Some(quota))
+    Ok(Charge::Of(quota))
 }
 
 fn amounts(map: &Value) -> Usage {

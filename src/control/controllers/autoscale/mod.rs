@@ -219,7 +219,8 @@ fn bounded(
         let down = spec.behavior.as_ref().and_then(|behavior| behavior.scale_down.as_ref());
         let window = down.and_then(|rules| rules.stabilization_window_seconds).unwrap_or(STEADY);
         let mut all = history.borrow_mut();
-        let known = all.entry(key.to_owned()).or_default();
+        // What it was before counts as a wish too, so that a new autoscaler takes nothing away at once.
+        let known = all.entry(key.to_owned()).or_insert_with(|| vec![(now, asked)]);
         known.retain(|(at, _)| now.as_second() - at.as_second() < i64::from(window));
         known.push((now, wanted));
         wanted = if wanted < asked {

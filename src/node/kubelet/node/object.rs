@@ -64,7 +64,7 @@ pub fn node(facts: &Facts<'_>) -> Node {
 
 /// The labels a kubelet keeps on its node.
 pub fn labels(config: &Config) -> BTreeMap<String, String> {
-    let arch = arch();
+    let arch = crate::node::image::arch();
     let mut labels = config.node_labels.clone();
     for (key, value) in [
         ("kubernetes.io/hostname", config.node_name.as_str()),
@@ -139,25 +139,19 @@ fn node_info(machine: &Machine) -> NodeSystemInfo {
         // Upstream leaves this field empty since v1.33.
         kube_proxy_version: String::new(),
         operating_system: "linux".into(),
-        architecture: arch().into(),
+        architecture: crate::node::image::arch().into(),
         ..NodeSystemInfo::default()
-    }
-}
-
-/// Go's name for this machine's architecture.
-fn arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }
 
 /// The images on this node. The first call reads the built-in one's files, which takes a moment.
 pub fn images() -> Vec<ContainerImage> {
-    let image = |image: crate::node::image::Image| ContainerImage {
-        names: Some(vec![image.digest_reference(), image.reference.clone()]),
-        size_bytes: i64::try_from(image.size_bytes).ok(),
+    let image = |(image, names): (crate::node::image::Image, Vec<String>)| {
+        let digest = image.digest.is_some().then(|| image.digest_reference());
+        ContainerImage {
+            names: Some(digest.into_iter().chain(names).collect()),
+            size_bytes: i64::try_from(image.size_bytes).ok(),
+        }
     };
     crate::node::image::list().into_iter().map(image).collect()
 }
