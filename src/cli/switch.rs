@@ -43,6 +43,9 @@ struct What {
     /// Print the difference of files, command lines and objects, and change nothing
     #[arg(long)]
     show: bool,
+    /// Print what comes or goes as a whole line by line too
+    #[arg(long)]
+    whole: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -143,7 +146,10 @@ impl What {
                 "overwritten": done.overwritten, "notes": notes, "difference": shown,
             }));
         }
-        print!("{shown}");
+        match self.whole {
+            true => print!("{shown}"),
+            false => print!("{}", abridged(shown)),
+        }
         for change in changed {
             eprintln!("{}.{}: {} -> {}", change.path, change.setting, change.from, change.to);
         }
@@ -166,6 +172,31 @@ impl What {
         }
         Ok(())
     }
+}
+
+/// The difference without most of what comes or goes as a whole: the lines that changed are few, and a
+/// terminal has 24.
+fn abridged(shown: &str) -> String {
+    let mut text = String::new();
+    let mut whole = false;
+    let mut lines = shown.lines().peekable();
+    while let Some(line) = lines.next() {
+        let next = lines.peek().copied().unwrap_or_default();
+        if line.starts_with("--- ") && next.starts_with("+++ ") {
+            whole = line == "--- /dev/null" || next == "+++ /dev/null";
+        }
+        if whole && line.starts_with("@@ ") {
+            let mut rest = 0;
+            while lines.next_if(|line| line.starts_with(['+', '-']) && !line.starts_with("--- ")).is_some() {
+                rest += 1;
+            }
+            text += &format!("  ({rest} lines; --whole prints them)\n");
+        } else {
+            text += line;
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// What a learner should know of the state that was reached.
@@ -198,4 +229,14 @@ fn notes(before: &Settings, now: &Settings) -> Vec<String> {
         }
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_comes_as_a_whole_is_named_and_what_changed_is_printed() {
+        let shown = "--- /dev/null\n+++ node-1:/a\n@@ -0,0 +1,3 @@\n+one\n+two\n+three\n--- control:/b\n+++ control:/b\n@@ -1 +1 @@\n-old\n+new\n+role x\n--- b\n+++ /dev/null\n@@ -1,2 +0,0 @@\n-one\n--two\n";
+        let told = "--- /dev/null\n+++ node-1:/a\n  (3 lines; --whole prints them)\n--- control:/b\n+++ control:/b\n@@ -1 +1 @@\n-old\n+new\n+role x\n--- b\n+++ /dev/null\n  (2 lines; --whole prints them)\n";
+        assert_eq!(super::abridged(shown), told);
+    }
 }

@@ -71,10 +71,18 @@ fn difference([old, new]: [&str; 2], before: &str, after: &str) -> String {
     if body.is_empty() {
         return body;
     }
-    let short = |line: &str| match line.char_indices().nth(LONGEST) {
-        Some((at, _)) => format!("{}…\n", &line[..at]),
-        None => format!("{line}\n"),
+    let short = |line: &str| match (secret(line), line.char_indices().nth(LONGEST)) {
+        (Some(name), _) => format!("{name}: (not shown)\n"),
+        (None, Some((at, _))) => format!("{}…\n", &line[..at]),
+        (None, None) => format!("{line}\n"),
     };
     let body: String = body.lines().map(short).collect();
     format!("--- {old}\n+++ {new}\n{body}")
+}
+
+/// What a line of a kubeconfig names, if whoever reads the rest of it can act for somebody.
+fn secret(line: &str) -> Option<&str> {
+    let (name, value) = line.split_once(": ")?;
+    let bare = name.trim_start_matches([' ', '+', '-']);
+    (["token", "client-key-data"].contains(&bare) && !value.is_empty()).then_some(name)
 }
