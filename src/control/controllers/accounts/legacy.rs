@@ -26,6 +26,8 @@ const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 const EVERY: Duration = Duration::from_secs(24 * 3600);
+/// A year does not hang on it, and at its start a lab has other things to do.
+const FIRST: Duration = Duration::from_secs(10);
 
 pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
     let actor = world.actor("legacy-service-account-token-cleaner", "legacy-service-account-token-cleaner");
@@ -34,6 +36,7 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
         world.service_accounts.synced().await;
         world.token_secrets.synced().await;
         world.pods.synced().await;
+        tokio::time::sleep(FIRST).await;
         loop {
             if let Err(error) = look(&world, &actor).await {
                 error!(%error, "Syncing legacy service account tokens");
