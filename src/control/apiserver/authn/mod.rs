@@ -173,10 +173,16 @@ impl Authenticator {
     }
 }
 
-/// Go's way of writing several errors as one, which leaves a single one alone.
+/// Go's way of writing several errors as one: each once, and a single one alone.
 fn listed(errors: &[String]) -> String {
-    match errors {
-        [one] if !one.starts_with("invalid bearer token, ") => one.clone(),
+    let mut different: Vec<&str> = Vec::new();
+    for error in errors {
+        if !different.contains(&error.as_str()) {
+            different.push(error);
+        }
+    }
+    match different.as_slice() {
+        [one] if !one.starts_with("invalid bearer token, ") => (*one).to_owned(),
         all => format!("[{}]", all.join(", ")),
     }
 }
