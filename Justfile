@@ -28,25 +28,28 @@ golden:
 labs:
     MINILAB_SOAK=1 cargo test --locked --test e2e -- --test-threads=2 course::
 
-# Static binaries with checksums in target/dist: this machine's architecture, and the other where it can be built.
+# Static binaries with checksums in target/dist: this machine's architecture, and the other where it can be built
+# (`pip install ziglang cargo-zigbuild` brings what that takes).
 dist:
     #!/usr/bin/env bash
     set -euo pipefail
     mkdir -p target/dist && rm -f target/dist/*
     for arch in x86_64 aarch64; do
-      triple=$arch-unknown-linux-musl
+      triple=$arch-unknown-linux-musl build=build
       flags="-C target-feature=+crt-static"
-      if [ "$arch" = "$(uname -m)" ]; then
+      if command -v cargo-zigbuild >/dev/null && rustup target add "$triple"; then
+        build=zigbuild
+      elif [ "$arch" = "$(uname -m)" ]; then
         # Without musl's compiler, glibc's own static library does as well.
         command -v musl-gcc >/dev/null && rustup target add "$triple" || triple=$arch-unknown-linux-gnu
       elif command -v clang >/dev/null && rustup target add "$triple"; then
         flags+=" -C linker=rust-lld -C link-self-contained=yes"
         export "CC_${triple//-/_}=clang --target=$triple"
       else
-        echo "left out: $arch (it takes clang, and rustup target add $triple)" >&2
+        echo "left out: $arch (it takes cargo-zigbuild, or clang and rustup target add $triple)" >&2
         continue
       fi
-      RUSTFLAGS="$flags" cargo build --release --locked --bin minilab --target "$triple"
+      RUSTFLAGS="$flags" cargo "$build" --release --locked --bin minilab --target "$triple"
       cp "target/$triple/release/minilab" "target/dist/minilab-linux-$arch"
     done
     cd target/dist && sha256sum minilab-* | tee SHA256SUMS

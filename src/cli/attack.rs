@@ -47,12 +47,12 @@ impl Attack {
         // Whoever hardened by hand is attacked as hardened.
         let settings = switch::as_found(lab, &up::read_spec(lab)?)?;
         let reports = match self.command.is_empty() {
-            true => run_all(lab, &settings, &targets, &wishes, self.output)?,
+            true => targets
+                .iter()
+                .map(|target| Ok(self.told(lab, run_one(lab, &settings, *target, &wishes)?)))
+                .collect::<Result<_, Trouble>>()?,
             false => vec![self.during(lab, &settings, &targets, &wishes)?],
         };
-        for report in &reports {
-            course::note(lab, &report.path, report.verdict, self.say.is_some());
-        }
         if self.output.json() {
             match &reports[..] {
                 [one] => super::print_json(one)?,
@@ -68,6 +68,15 @@ impl Attack {
 }
 
 impl Attack {
+    /// Notes what came of an attack, then says it: who reads only the first line of it has attacked all the same.
+    fn told(&self, lab: &LabDir, report: Report) -> Report {
+        course::note(lab, &report.path, report.verdict, self.say.is_some());
+        if !self.output.json() {
+            print(&report);
+        }
+        report
+    }
+
     /// The learner's own command, with the attacker in its way.
     fn during(
         &self,
@@ -88,11 +97,15 @@ impl Attack {
         if let Err(error) = ended {
             return Err(anyhow::Error::from(error).context(format!("run {}", self.command[0])).into());
         }
-        if !self.output.json() {
-            print(&report);
-        }
-        Ok(report)
+        Ok(self.told(lab, report))
     }
+}
+
+fn run_one(lab: &LabDir, settings: &Settings, target: Setting, wishes: &Wishes) -> Result<Report, Trouble> {
+    attack(lab, settings, target, wishes).map_err(|error| {
+        let error = anyhow::Error::from(error).context(format!("attack {}", name(target)));
+        Trouble { error, answer: Answer::NotSo, remedy: None }
+    })
 }
 
 /// Runs attacks one after the other and says each verdict as it comes. The caller holds the lab's lock.
@@ -105,10 +118,7 @@ pub fn run_all(
 ) -> Result<Vec<Report>, Trouble> {
     let mut reports = Vec::new();
     for target in targets {
-        let report = attack(lab, settings, *target, wishes).map_err(|error| {
-            let error = anyhow::Error::from(error).context(format!("attack {}", name(*target)));
-            Trouble { error, answer: Answer::NotSo, remedy: None }
-        })?;
+        let report = run_one(lab, settings, *target, wishes)?;
         if !output.json() {
             print(&report);
         }

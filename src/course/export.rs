@@ -58,22 +58,34 @@ fn parts(page: &str) -> Vec<(String, String)> {
     parts
 }
 
-/// Commands of `console` blocks become blocks that a click runs.
+/// Commands of `console` blocks become blocks that a click runs; what they print is shown below each.
 fn executable(text: &str) -> String {
     let mut out = String::new();
-    let mut inside = false;
-    for line in text.lines() {
-        match (inside, line) {
-            (false, line) if line.starts_with("```console") => inside = true,
-            (true, "```") => inside = false,
-            (true, line) => match line.strip_prefix("$ ") {
-                Some(command) => out += &format!("`{command}`{{{{exec}}}}\n\n"),
-                None => out += &format!("    {line}\n"),
-            },
-            (false, line) => {
-                out += line;
-                out.push('\n');
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if !line.starts_with("```console") {
+            out += &format!("{line}\n");
+            continue;
+        }
+        // Commands and what each prints, by turns.
+        let mut parts: Vec<(String, String)> = Vec::new();
+        for line in lines.by_ref().take_while(|line| *line != "```") {
+            let more = line.strip_prefix("> ");
+            match (line.strip_prefix("$ "), parts.last_mut()) {
+                (Some(command), _) => parts.push((format!("{command}\n"), String::new())),
+                (None, Some((command, shown))) => match more.filter(|_| shown.is_empty()) {
+                    Some(more) => *command += &format!("{more}\n"),
+                    None => *shown += &format!("{line}\n"),
+                },
+                (None, None) => parts.push((format!("{line}\n"), String::new())),
             }
+        }
+        for (command, shown) in parts {
+            out += &format!("```plain\n{command}```{{{{exec}}}}\n");
+            if !shown.is_empty() {
+                out += &format!("\n```text\n{shown}```\n");
+            }
+            out.push('\n');
         }
     }
     out
@@ -95,5 +107,14 @@ mod tests {
         assert!(steps.iter().all(|step| names.contains(&step["text"].as_str().unwrap())));
         assert_eq!(steps.last().unwrap()["verify"], "verify.sh");
         assert!(files.iter().any(|(_, text)| text.contains("{{exec}}")));
+        assert!(!files.iter().any(|(_, text)| text.contains("```console")));
+    }
+
+    #[test]
+    fn a_command_over_two_lines_is_one_click() {
+        let page = "before\n```console\n$ a \\\n>   b\none\n$ c\n```\nafter\n";
+        let wanted = "before\n```plain\na \\\n  b\n```{{exec}}\n\n```text\none\n```\n\n\
+                      ```plain\nc\n```{{exec}}\n\nafter\n";
+        assert_eq!(executable(page), wanted);
     }
 }

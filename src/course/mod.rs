@@ -11,6 +11,7 @@ mod export;
 mod ground;
 mod hint;
 mod journal;
+mod leftovers;
 mod progress;
 mod question;
 mod results;
@@ -29,7 +30,7 @@ pub use progress::{Begun, Marks, Progress};
 pub use question::{Reply, answer, choices};
 pub use results::{Results, grade};
 pub use schema::Mark;
-pub use stage::{begin, is_stuck};
+pub use stage::{begin, identity, is_stuck};
 
 /// Why the course cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,8 @@ pub enum CourseError {
     NoExercise(String),
     #[error("no exercise has been started")]
     NotStarted,
+    #[error("this lab is not the one exercise {0} began in, or its start was cut off")]
+    OtherLab(u8),
     #[error("there is no question {name:?} in this exercise; it has {there}")]
     NoQuestion { name: String, there: String },
     #[error("read labs/{name}/lab.yaml")]

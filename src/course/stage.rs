@@ -16,12 +16,13 @@ use serde_json::{Value, json};
 use super::CourseError;
 use super::book::Chapter;
 use super::ground::{Ground, spec};
+use super::leftovers;
 use super::progress::{Begun, now_micros};
 use crate::lab::files::Tree;
 use crate::lab::objects;
-use crate::lab::paths::{Profile, Settings, find, meant, rows};
-use crate::lab::plan::{Contents, PlannedFile, plan};
-use crate::lab::protocol::{Control, Reply, Request};
+use crate::lab::paths::{Profile, Setting, Settings, find, meant, rows};
+use crate::lab::plan::{Contents, Plan, PlannedFile, plan};
+use crate::lab::protocol::{Control, Reply, Request, RoleStatus};
 use crate::lab::state::LabDir;
 use crate::lab::switch::{self, Switch, kubelets_reachable};
 
@@ -33,12 +34,13 @@ const MANAGER: &str = "minilab-course";
 pub const AUDIT_LOG: &str = "/var/log/kubernetes/audit.log";
 const AUDIT_POLICY: &str = "/etc/kubernetes/audit-policy.yaml";
 
-/// Brings the lab to the beginning of an exercise; `before` is the one it was in.
-pub fn begin(lab: &LabDir, chapter: &Chapter, before: Option<&Chapter>) -> Result<Begun, CourseError> {
-    wake(lab)?;
+/// Brings the lab to the beginning of an exercise; `before` are those it was in.
+pub fn begin(lab: &LabDir, chapter: &Chapter, before: &[Chapter]) -> Result<Begun, CourseError> {
+    wake(lab, &plan(&spec(lab)?))?;
     write_audit_policy(lab)?;
     switch::mend(lab, &spec(lab)?)?;
     let now = spec(lab)?;
+    leftovers::manifests(lab, &plan(&now))?;
     let museum = &chapter.exercise.museum;
     switch::restore(lab, &now, &|host: &str, path: &Path, text| {
         opened(museum, host, path, audited(host, path, text))
@@ -49,9 +51,13 @@ pub fn begin(lab: &LabDir, chapter: &Chapter, before: Option<&Chapter>) -> Resul
         switch.apply(lab)?;
     }
     let mut ground = Ground::of(lab, chapter, Begun::default())?;
+    leftovers::filters(&ground);
     mend_objects(&ground)?;
+    if !wanted.hardened(Setting::ToKubeletServing) {
+        leftovers::serving_certificates(&ground)?;
+    }
     open_nodes(&ground)?;
-    clear(&ground, before.filter(|before| before.number != chapter.number))?;
+    clear(&ground, before)?;
     put(&ground)?;
     if kubelets_reachable(&wanted) {
         reachable(&ground)?;
@@ -87,13 +93,14 @@ fn settings(chapter: &Chapter, now: &Settings) -> Result<Settings, CourseError> 
     Ok(wanted)
 }
 
-/// Starts hosts and roles that somebody stopped.
-fn wake(lab: &LabDir) -> Result<(), CourseError> {
+/// Starts hosts and roles that somebody stopped; one that only a manifest of one's own brought stays away.
+fn wake(lab: &LabDir, plan: &Plan) -> Result<(), CourseError> {
     let status = Control::connect(lab)?.status()?;
+    let planned = |role: &&RoleStatus| plan.has_role(&role.name, &role.host);
     for host in status.hosts.iter().filter(|host| host.pid.is_none()) {
         asked(lab, &Request::HostStart { host: host.name.clone() })?;
     }
-    for role in status.roles.iter().filter(|role| role.state == "stopped") {
+    for role in status.roles.iter().filter(planned).filter(|role| role.state == "stopped") {
         asked(lab, &Request::Start { role: role.name.clone(), host: Some(role.host.clone()) })?;
     }
     Ok(())
@@ -138,15 +145,46 @@ fn write_audit_policy(lab: &LabDir) -> Result<(), CourseError> {
 
 /// What the settings put into the API and somebody took away or changed.
 fn mend_objects(ground: &Ground<'_>) -> Result<(), CourseError> {
-    let planned = plan(&spec(ground.lab)?).objects;
-    ground.runtime.block_on(async {
-        for object in &planned {
-            let live = objects::live(&ground.client, object).await.map_err(CourseError::Object)?;
-            if live.is_none_or(|live| !objects::agrees(object, &live)) {
-                objects::put(&ground.client, "minilab", object).await.map_err(CourseError::Object)?;
-            }
-        }
-        Ok(())
+    for object in &plan(&spec(ground.lab)?).objects {
+        mend_object(ground, "minilab", object, false)?;
+    }
+    Ok(())
+}
+
+/// Brings one object to what it should be, and waits until it does what it is for; `anew` where nothing of what
+/// somebody made of it may stay.
+fn mend_object(ground: &Ground<'_>, manager: &str, object: &Value, anew: bool) -> Result<(), CourseError> {
+    let url = objects::url(&ground.client, object).map_err(CourseError::Object)?;
+    let live = ground.runtime.block_on(objects::live(&ground.client, object)).map_err(CourseError::Object)?;
+    let as_planned = live.as_ref().is_some_and(|live| {
+        let ending = !live["metadata"]["deletionTimestamp"].is_null();
+        objects::agrees(object, live) && !ending && !leftovers::is_patched(live)
+    });
+    if as_planned && (!anew || live.as_ref().is_some_and(|live| readiness(live).is_ok())) {
+        return Ok(());
+    }
+    let replaced = |live: &Value| anew && object["kind"] != "Namespace" || leftovers::is_patched(live);
+    if live.as_ref().is_some_and(replaced) {
+        ground.delete(&url).map_err(CourseError::Spec)?;
+    }
+    if live.is_some_and(|live| replaced(&live) || !live["metadata"]["deletionTimestamp"].is_null()) {
+        gone(ground, &url)?;
+    }
+    ground.runtime.block_on(objects::put(&ground.client, manager, object)).map_err(CourseError::Object)?;
+    if anew { Ok(()) } else { ready(ground, &url) }
+}
+
+/// Waits until nothing is there under a name.
+fn gone(ground: &Ground<'_>, url: &str) -> Result<(), CourseError> {
+    ground.wait(&format!("the end of {url}"), PATIENCE, |ground| match ground.get(url)? {
+        None => Ok(()),
+        Some(_) => Err("it is still there".into()),
+    })
+}
+
+fn ready(ground: &Ground<'_>, url: &str) -> Result<(), CourseError> {
+    ground.wait(&format!("{url} to be ready"), PATIENCE, |ground| {
+        readiness(&ground.get(url)?.ok_or("it is gone")?)
     })
 }
 
@@ -167,16 +205,19 @@ fn open_nodes(ground: &Ground<'_>) -> Result<(), CourseError> {
     Ok(())
 }
 
-/// Takes away what this exercise and the one before left.
-fn clear(ground: &Ground<'_>, before: Option<&Chapter>) -> Result<(), CourseError> {
-    let objects = before.map(Chapter::objects).transpose()?.unwrap_or_default();
-    for object in objects.iter().rev() {
-        let url = objects::url(&ground.client, object).map_err(CourseError::Object)?;
-        ground.delete(&url).map_err(CourseError::Spec)?;
+/// Takes away what this exercise and those before left.
+fn clear(ground: &Ground<'_>, before: &[Chapter]) -> Result<(), CourseError> {
+    let others = before.iter().filter(|before| before.number != ground.chapter.number);
+    for other in others {
+        for object in other.objects()?.iter().rev() {
+            let url = objects::url(&ground.client, object).map_err(CourseError::Object)?;
+            ground.delete(&url).map_err(CourseError::Spec)?;
+        }
+        for path in &other.exercise.clean {
+            ground.delete(path).map_err(CourseError::Spec)?;
+        }
     }
-    let mut paths: Vec<&String> = before.iter().flat_map(|before| &before.exercise.clean).collect();
-    paths.extend(&ground.chapter.exercise.clean);
-    for path in paths {
+    for path in &ground.chapter.exercise.clean {
         ground.delete(path).map_err(CourseError::Spec)?;
     }
     Ok(())
@@ -186,32 +227,10 @@ fn clear(ground: &Ground<'_>, before: Option<&Chapter>) -> Result<(), CourseErro
 fn put(ground: &Ground<'_>) -> Result<(), CourseError> {
     let planned = ground.chapter.objects()?;
     for object in &planned {
-        let url = objects::url(&ground.client, object).map_err(CourseError::Object)?;
-        let live = ground.get(&url).map_err(CourseError::Spec)?;
-        let fits =
-            |live: &Value| objects::agrees(object, live) && live["metadata"]["deletionTimestamp"].is_null();
-        if live.as_ref().is_some_and(|live| fits(live) && readiness(live).is_ok()) {
-            continue;
-        }
-        if live.is_some() && object["kind"] != "Namespace" {
-            ground.delete(&url).map_err(CourseError::Spec)?;
-        }
-        if live.is_some_and(|live| object["kind"] != "Namespace" || !fits(&live)) {
-            ground.wait(&format!("the end of {url}"), PATIENCE, |ground| match ground.get(&url)? {
-                None => Ok(()),
-                Some(_) => Err("it is still there".into()),
-            })?;
-        }
-        ground
-            .runtime
-            .block_on(objects::put(&ground.client, MANAGER, object))
-            .map_err(CourseError::Object)?;
+        mend_object(ground, MANAGER, object, true)?;
     }
     for object in &planned {
-        let url = objects::url(&ground.client, object).map_err(CourseError::Object)?;
-        ground.wait(&format!("{url} to be ready"), PATIENCE, |ground| {
-            readiness(&ground.get(&url)?.ok_or("it is gone")?)
-        })?;
+        ready(ground, &objects::url(&ground.client, object).map_err(CourseError::Object)?)?;
     }
     Ok(())
 }
@@ -219,6 +238,7 @@ fn put(ground: &Ground<'_>) -> Result<(), CourseError> {
 /// Whether an object does what it is for, as far as its kind can tell.
 fn readiness(object: &Value) -> Result<(), String> {
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64);
+    let seen = number("/status/observedGeneration") == number("/metadata/generation");
     let ready = match object["kind"].as_str().unwrap_or_default() {
         "Pod" => {
             let conditions = object["status"]["conditions"].as_array();
@@ -226,10 +246,15 @@ fn readiness(object: &Value) -> Result<(), String> {
             conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
                 || object["status"]["phase"] == "Succeeded"
         }
-        "Deployment" => number("/status/readyReplicas").unwrap_or(0) >= number("/spec/replicas").unwrap_or(1),
+        "Deployment" => {
+            let wanted = Some(number("/spec/replicas").unwrap_or(1));
+            let counts = ["/status/replicas", "/status/updatedReplicas", "/status/readyReplicas"];
+            seen && (wanted == Some(0) || counts.iter().all(|count| number(count) == wanted))
+        }
         "DaemonSet" => {
             let wanted = number("/status/desiredNumberScheduled").unwrap_or(-1);
-            wanted >= 0 && number("/status/numberReady") == Some(wanted)
+            let counts = ["/status/updatedNumberScheduled", "/status/numberReady"];
+            seen && wanted >= 0 && counts.iter().all(|count| number(count).unwrap_or(0) == wanted)
         }
         _ => true,
     };
@@ -265,6 +290,12 @@ pub fn admins(ground: &Ground<'_>) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
+/// Which lab this is: one that was made anew is another.
+pub fn identity(ground: &Ground<'_>) -> Result<String, String> {
+    let namespace = ground.get("/api/v1/namespaces/kube-system")?.unwrap_or_default();
+    Ok(namespace["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
+}
+
 /// What the checks count from.
 fn note(ground: &Ground<'_>) -> Result<Begun, CourseError> {
     let mut begun = Begun { exercise: ground.chapter.number, ..Begun::default() };
@@ -282,6 +313,7 @@ fn note(ground: &Ground<'_>) -> Result<Begun, CourseError> {
     }
     begun.uids = uids;
     begun.admins = admins(ground).map_err(CourseError::Spec)?;
+    begun.lab = identity(ground).map_err(CourseError::Spec)?;
     begun.micros = now_micros();
     Ok(begun)
 }
@@ -315,5 +347,11 @@ mod tests {
             )
             .is_err()
         );
+        let rolled = |old: u8| {
+            let status = json!({"observedGeneration": 3, "replicas": 1 + old, "updatedReplicas": 1, "readyReplicas": 1 + old});
+            json!({"kind": "Deployment", "metadata": {"generation": 3}, "spec": {"replicas": 1}, "status": status})
+        };
+        assert!(readiness(&rolled(1)).is_err(), "the pod of before still answers");
+        assert!(readiness(&rolled(0)).is_ok());
     }
 }

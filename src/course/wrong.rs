@@ -107,8 +107,14 @@ fn foreign(ground: &Ground<'_>, csr: &Value) -> bool {
     let Ok(request) = Request::from_pem(&String::from_utf8_lossy(&pem)) else { return false };
     let node = request.cn.strip_prefix("system:node:").unwrap_or_default().to_owned();
     let own = ground.addresses(&node);
-    request.ips.iter().any(|ip| !own.contains(&ip.to_string()))
-        || request.dns.iter().any(|name| *name != node)
+    let ips: Vec<String> = request.ips.iter().map(ToString::to_string).collect();
+    if own.is_empty() {
+        // Of a node that has left: its address was its own, unless somebody has it.
+        let somebodys =
+            |ip: &String| ground.plan.hosts.iter().any(|host| ground.addresses(&host.name).contains(ip));
+        return ips.iter().any(somebodys);
+    }
+    ips.iter().any(|ip| !own.contains(ip)) || request.dns.iter().any(|name| *name != node)
 }
 
 /// Why logs, exec and port-forward do not work, where it is the learner's doing.

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 
 use super::{Answer, Outcome, Output, Trouble, up};
 use crate::course::{
-    Chapter, CourseError, Ground, Mark, Progress, Reply, Report, answer, check, choices, find, hint,
+    Chapter, CourseError, Ground, Mark, Progress, Reply, Report, answer, check, choices, find, hint, identity,
 };
 use crate::lab::state::LabDir;
 
@@ -34,7 +34,7 @@ enum What {
     Check(Check),
     /// Answer one of the exercise's questions; without an answer, show them
     Answer(Say),
-    /// Help: a nudge, a pointer, nearly the answer
+    /// Help: a nudge, a pointer, nearly the answer; each costs a point until you have passed
     Hint,
     /// Show a solution; before you have passed it costs ten points
     Solution(Solution),
@@ -143,15 +143,30 @@ fn current(lab: &LabDir) -> Result<(Progress, Chapter), Trouble> {
 
 /// Looks at everything of the exercise that runs, and keeps it.
 fn look(lab: &LabDir) -> Result<(Progress, Chapter, Report), Trouble> {
-    let (mut progress, chapter) = current(lab)?;
+    current(lab)?;
     if !lab.is_running() {
-        return Err(Trouble::not_running(lab));
+        let mut trouble = Trouble::not_running(lab);
+        trouble.remedy = Some(format!("`{} lab reset` brings lab and exercise back", up::myself(lab)));
+        return Err(trouble);
     }
-    // Two attacks at once would judge each other.
+    // Two attacks at once would judge each other; and what is looked at is what runs once nobody else does.
     let lock = lab.lock()?;
+    let (mut progress, chapter) = current(lab)?;
     let begun = progress.current.clone().ok_or(CourseError::NotStarted)?;
-    let report = check(&Ground::of(lab, &chapter, begun)?, &mut progress)?;
-    progress.write(lab)?;
+    let ground = Ground::of(lab, &chapter, begun.clone())?;
+    // A lab that does not answer may well be the one.
+    if begun.micros == 0 || identity(&ground).is_ok_and(|now| now != begun.lab) {
+        return Err(CourseError::OtherLab(chapter.number).into());
+    }
+    let report = check(&ground, &mut progress)?;
+    let checked = progress.marks(chapter.number).clone();
+    progress.update(lab, |now| {
+        // An exercise that was begun meanwhile is not the one that was looked at.
+        if now.current.as_ref() == Some(&begun) {
+            now.marks(chapter.number).found(checked);
+        }
+    })?;
+    drop(ground);
     drop(lock);
     Ok((progress, chapter, report))
 }
@@ -189,7 +204,9 @@ impl Say {
         let begun = progress.current.clone().ok_or(CourseError::NotStarted)?;
         let ground = if lab.is_running() { Some(Ground::of(lab, &chapter, begun)?) } else { None };
         let reply = answer(ground.as_ref(), &chapter, &mut progress, &name, &text)?;
-        progress.write(lab)?;
+        let kept = progress.marks(chapter.number).answers.remove(&name);
+        progress
+            .update(lab, |now| now.marks(chapter.number).answers.extend(kept.map(|kept| (name, kept))))?;
         say(&reply);
         Ok(if reply.right || reply.guess { Answer::Done } else { Answer::NotSo })
     }
@@ -213,8 +230,11 @@ fn help(lab: &LabDir) -> Outcome {
         true => look(lab).map(|(progress, chapter, _)| (progress, chapter))?,
         false => current(lab)?,
     };
-    let given = hint(&chapter, progress.marks(chapter.number));
-    progress.write(lab)?;
+    let given = progress.update(lab, |now| {
+        let marks = now.marks(chapter.number);
+        // Who has passed may look without losing a point.
+        if marks.passed() { hint(&chapter, &mut marks.clone()) } else { hint(&chapter, marks) }
+    })?;
     match given {
         None => println!("There is no help for this; `minilab lab page` shows the page."),
         Some(given) => {
@@ -230,8 +250,7 @@ fn help(lab: &LabDir) -> Outcome {
 impl Solution {
     fn run(self, lab: &LabDir) -> Outcome {
         let (mut progress, chapter) = current(lab)?;
-        let marks = progress.marks(chapter.number);
-        if !marks.passed() && !self.yes {
+        if !progress.marks(chapter.number).passed() && !self.yes {
             let what = "the exercise is not passed yet, and a solution costs ten points";
             return Err(Trouble::new(
                 Answer::Usage,
@@ -239,8 +258,10 @@ impl Solution {
                 "`minilab lab hint` costs one, `--yes` shows it anyway",
             ));
         }
-        marks.solution |= !marks.passed();
-        progress.write(lab)?;
+        progress.update(lab, |now| {
+            let marks = now.marks(chapter.number);
+            marks.solution |= !marks.passed();
+        })?;
         print!("{}", chapter.folder.solution);
         Ok(Answer::Done)
     }

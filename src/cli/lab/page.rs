@@ -28,7 +28,7 @@ pub fn head(chapter: &Chapter) -> String {
         let Some(title) = lines.next() else { continue };
         let body: Vec<&str> = lines.take_while(|line| !line.starts_with("## ")).map(str::trim).collect();
         let _ = writeln!(out, "{}", title.trim_start_matches("## "));
-        out += &wrapped(body.join(" ").trim(), "  ");
+        out += &wrapped(&format!("  {}", body.join(" ").trim()), "  ");
         out.push('\n');
     }
     let minutes = chapter.exercise.minutes;
@@ -77,7 +77,7 @@ fn one(line: &Line) -> String {
         (true, false) => line.evidence.clone(),
         (false, _) => line.why.clone(),
     };
-    let mut out = wrapped(&format!("{sign} {mark:<8}{:<16}{said}", line.name), &" ".repeat(26));
+    let mut out = wrapped(&format!("{sign} {mark:<8}{:<15} {said}", line.name), &" ".repeat(26));
     if !line.passed && !line.evidence.is_empty() {
         out += &wrapped(&format!("{}seen: {}", " ".repeat(26), line.evidence), &" ".repeat(32));
     }

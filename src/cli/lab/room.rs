@@ -80,8 +80,7 @@ impl Import {
         let mut progress = Progress::read(lab)?;
         let theirs = read(&self.file)?;
         println!("{}: {} points taken over", theirs.name, theirs.points);
-        theirs.into(&mut progress);
-        progress.write(lab)?;
+        progress.update(lab, |now| theirs.into(now))?;
         Ok(Answer::Done)
     }
 }

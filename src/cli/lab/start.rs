@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::super::{Answer, Outcome, Trouble, up};
 use super::page;
-use crate::course::{Chapter, CourseError, Marks, Progress, begin, find, folders, is_stuck};
+use crate::course::{Begun, Chapter, CourseError, Marks, Progress, begin, find, folders, is_stuck};
 use crate::lab::state::LabDir;
 
 #[derive(Args)]
@@ -39,8 +39,10 @@ pub struct Reset {
 impl Start {
     pub fn run(self, lab: &LabDir) -> Outcome {
         let mut progress = Progress::read(lab)?;
-        progress.class = self.class.or(progress.class);
-        progress.name = self.name.unwrap_or(progress.name);
+        progress.update(lab, |now| {
+            now.class = self.class.or(now.class.take());
+            now.name = self.name.unwrap_or(std::mem::take(&mut now.name));
+        })?;
         to(lab, progress, &self.exercise, false)
     }
 }
@@ -65,9 +67,10 @@ impl Reset {
             if !self.yes && !confirmed()? {
                 return Ok(Answer::Usage);
             }
-            progress.exercises.clear();
-            progress.current = None;
-            progress.write(lab)?;
+            progress.update(lab, |now| {
+                now.exercises.clear();
+                now.current = None;
+            })?;
             println!("Every mark is forgotten. `minilab lab start 0` begins again.");
             return Ok(Answer::Done);
         }
@@ -86,8 +89,13 @@ fn confirmed() -> anyhow::Result<bool> {
 /// Begins an exercise and says what it is about.
 pub fn to(lab: &LabDir, progress: Progress, word: &str, anew: bool) -> Outcome {
     let began = Instant::now();
+    let passed = |number: u8| progress.exercises.get(&number).is_some_and(Marks::passed);
+    let passed = find(word).is_ok_and(|folder| passed(folder.number()));
     let chapter = enter(lab, progress, word, anew)?;
     print!("{}", page::head(&chapter));
+    if passed {
+        println!("You have passed this one. Its marks stay, whatever you do now.");
+    }
     println!("The lab is ready ({:.1} s).", began.elapsed().as_secs_f64());
     println!("`minilab lab page` shows the whole page, `minilab lab check` what is missing.");
     Ok(Answer::Done)
@@ -97,35 +105,39 @@ pub fn to(lab: &LabDir, progress: Progress, word: &str, anew: bool) -> Outcome {
 pub fn enter(lab: &LabDir, mut progress: Progress, word: &str, anew: bool) -> Result<Chapter, Trouble> {
     let folder = find(word)?;
     let chapter = Chapter::of(folder, &progress.learner)?;
-    let before = progress.current.as_ref().and_then(|begun| find(&begun.exercise.to_string()).ok());
-    let before = before.map(|folder| Chapter::of(folder, &progress.learner)).transpose()?;
-    // From here on an interrupted start is a start: `reset` knows what to bring back.
-    progress.current.get_or_insert_default().exercise = chapter.number;
-    progress.write(lab)?;
+    // From here on an interrupted start is a start: `reset` knows what to bring back, and what to take away.
+    let before: Vec<u8> = match progress.current.take() {
+        None => Vec::new(),
+        Some(Begun { exercise, before, .. }) => [before, vec![exercise]].concat(),
+    };
+    let half = Begun { exercise: chapter.number, before: before.clone(), ..Begun::default() };
+    progress.update(lab, |now| now.current = Some(half))?;
+    let before: Vec<Chapter> = before
+        .iter()
+        .filter_map(|number| find(&number.to_string()).ok())
+        .map(|folder| Chapter::of(folder, &progress.learner))
+        .collect::<Result<_, _>>()?;
     if anew {
         remake(lab)?;
     } else if !lab.is_running() {
         run_myself(lab, &["up"])?;
     }
-    let begun = match staged(lab, &chapter, before.as_ref()) {
+    let begun = match staged(lab, &chapter, &before) {
         Err(error) if !anew && is_stuck(&error) => {
             eprintln!("The lab could not be mended ({error:#}); it is made anew.");
             remake(lab)?;
-            staged(lab, &chapter, None)?
+            staged(lab, &chapter, &[])?
         }
         begun => begun?,
     };
-    progress.current = Some(begun);
-    progress.marks(chapter.number).started.get_or_insert_with(jiff::Timestamp::now);
-    progress.write(lab)?;
+    progress.update(lab, |now| {
+        now.current = Some(begun);
+        now.marks(chapter.number).started.get_or_insert_with(jiff::Timestamp::now);
+    })?;
     Ok(chapter)
 }
 
-fn staged(
-    lab: &LabDir,
-    chapter: &Chapter,
-    before: Option<&Chapter>,
-) -> Result<crate::course::Begun, CourseError> {
+fn staged(lab: &LabDir, chapter: &Chapter, before: &[Chapter]) -> Result<Begun, CourseError> {
     let _lock = lab.lock()?;
     begin(lab, chapter, before)
 }

@@ -129,8 +129,7 @@ fn questions(ground: &Ground<'_>, marks: &Marks, mark: Mark) -> Vec<Line> {
 }
 
 fn too_early(check: &Check) -> Line {
-    let why =
-        "This counts once the exploit has worked. If you have repaired already: reset, attack, repair again.";
+    let why = "This counts once the exploit has worked. If you have repaired already: `minilab lab reset`, attack, repair again.";
     line(check, Mark::Harden, Seen::new(false, "")).saying(why)
 }
 

@@ -125,7 +125,12 @@ pub fn running(ground: &Ground<'_>, roles: &[String]) -> Seen {
     let meant = |role: &&crate::lab::protocol::RoleStatus| {
         roles.is_empty() || roles.iter().any(|wanted| *wanted == role.name || *wanted == name(role))
     };
-    let broken = status.roles.iter().filter(meant).find(|role| !role.ready && role.state != "finished");
+    // One that only a manifest of one's own brought may be taken away again.
+    let wanted = |role: &&crate::lab::protocol::RoleStatus| {
+        role.state != "stopped" || ground.plan.has_role(&role.name, &role.host)
+    };
+    let mut needed = status.roles.iter().filter(meant).filter(wanted);
+    let broken = needed.find(|role| !role.ready && role.state != "finished");
     match broken {
         Some(role) => Seen::new(false, format!("{} is {}", name(role), role.state)),
         None => Seen::new(true, ""),

@@ -3,6 +3,7 @@
 //! That nothing was seen proves something only where something would have been: before "none" counts, the
 //! capture has seen a connection that was made for it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -29,7 +30,11 @@ pub fn wire(ground: &Ground<'_>, wanted: &Wire) -> Result<Seen, String> {
     };
     let (events, proved) = collect(ground, capture)?;
     let relevant: Vec<&Value> = events.iter().filter(|event| fits(ground, event, wanted)).collect();
-    let dialled = relevant.iter().filter(|event| event["event"] == "dial").count() as u64;
+    // One that was open before, as a tunnel is, counts as soon as something goes through it.
+    let way =
+        |event: &&&Value| event["event"] == "dial" || event["event"] == "says" && goes(ground, event, wanted);
+    let ends = |event: &&Value| (event["from"].to_string(), event["to"].to_string());
+    let dialled = relevant.iter().filter(way).map(ends).collect::<BTreeSet<_>>().len() as u64;
     let text = |event: &&&Value| event["protocol"] == "plain";
     let read: String = relevant.iter().filter(text).filter_map(|event| event["what"].as_str()).collect();
     let counted = match wanted.count {
@@ -63,15 +68,24 @@ fn collect(ground: &Ground<'_>, capture: Running) -> Result<(Vec<Value>, bool), 
     Ok((events, false))
 }
 
+/// Whether an event is of the connections that are meant, in either direction.
 fn fits(ground: &Ground<'_>, event: &Value, wanted: &Wire) -> bool {
+    let back = |event: &Value| between(ground, event, ("to", "from"), wanted);
+    goes(ground, event, wanted) || event["event"] == "says" && back(event)
+}
+
+/// Whether it goes the way that is meant.
+fn goes(ground: &Ground<'_>, event: &Value, wanted: &Wire) -> bool {
+    between(ground, event, ("from", "to"), wanted)
+}
+
+fn between(ground: &Ground<'_>, event: &Value, (from, to): (&str, &str), wanted: &Wire) -> bool {
     let end = |name: &str| event[name].as_str().unwrap_or_default().rsplit_once(':').unwrap_or_default();
-    let (from, to) = (end("from"), end("to"));
-    let is = |(address, _): (&str, &str), host: &Option<String>| {
+    let ((from, _), (to, port)) = (end(from), end(to));
+    let is = |address: &str, host: &Option<String>| {
         host.as_ref().is_none_or(|host| ground.addresses(host).iter().any(|one| one == address))
     };
-    let port = |(_, port): (&str, &str)| wanted.port.is_none_or(|wanted| port == wanted.to_string());
-    // What is read may go either way; a connection has a direction.
-    let there = is(from, &wanted.from) && is(to, &wanted.to) && port(to);
-    let back = event["event"] == "says" && is(to, &wanted.from) && is(from, &wanted.to) && port(from);
-    there || back
+    is(from, &wanted.from)
+        && is(to, &wanted.to)
+        && wanted.port.is_none_or(|wanted| port == wanted.to_string())
 }

@@ -234,6 +234,10 @@ impl Plan {
     pub fn roles(&self) -> impl Iterator<Item = &RolePlan> {
         self.hosts.iter().flat_map(|host| &host.roles)
     }
+
+    pub fn has_role(&self, name: &str, host: &str) -> bool {
+        self.roles().any(|role| role.name == name && role.host == host)
+    }
 }
 
 impl Command {

@@ -123,14 +123,26 @@ pub fn merge(base: &str, theirs: &str, ours: &str) -> Merged {
         lines.iter().map(String::as_str).collect()
     }
     let mut of_theirs = edits(&borrowed(&base), &borrowed(&theirs)).into_iter().peekable();
+    let of_ours = edits(&borrowed(&base), &borrowed(&ours));
+    // What both added under one name, each at a place of its own, would be there twice.
+    let fresh: Vec<&String> = of_ours.iter().flat_map(|edit| &ours[edit.after.clone()]).collect();
     let (mut merged, mut overwritten, mut at) = (Vec::new(), Vec::new(), 0);
-    for edit in edits(&borrowed(&base), &borrowed(&ours)) {
+    let keep = |lines: &[String], merged: &mut Vec<String>, overwritten: &mut Vec<String>| {
+        for line in lines {
+            match fresh.iter().find(|fresh| name(fresh).is_some_and(|one| name(line) == Some(one))) {
+                None => merged.push(line.clone()),
+                Some(same) if *same == line => {}
+                Some(_) => overwritten.push(line.clone()),
+            }
+        }
+    };
+    for edit in of_ours {
         while let Some(other) = of_theirs.next_if(|other| {
             other.before.end < edit.before.start.max(1)
                 || (other.before.end <= edit.before.start && !touches(other, &edit))
         }) {
             merged.extend_from_slice(&base[at..other.before.start]);
-            merged.extend_from_slice(&theirs[other.after]);
+            keep(&theirs[other.after], &mut merged, &mut overwritten);
             at = other.before.end;
         }
         merged.extend_from_slice(&base[at.min(edit.before.start)..edit.before.start]);
@@ -144,7 +156,7 @@ pub fn merge(base: &str, theirs: &str, ours: &str) -> Merged {
     }
     for other in of_theirs {
         merged.extend_from_slice(&base[at.min(other.before.start)..other.before.start]);
-        merged.extend_from_slice(&theirs[other.after]);
+        keep(&theirs[other.after], &mut merged, &mut overwritten);
         at = other.before.end;
     }
     merged.extend_from_slice(&base[at..]);
@@ -167,6 +179,16 @@ pub fn each_flag_once(old: &str, new: &str, merged: &str) -> String {
         }
     }
     lines.join("\n") + "\n"
+}
+
+/// What a line is about where it can stand only once: a flag, or a key of the outermost map.
+fn name(line: &str) -> Option<&str> {
+    if let Some(flag) = line.trim_start().strip_prefix("- --") {
+        return Some(flag.split('=').next().unwrap_or(flag));
+    }
+    let (key, _) = line.split_once(':')?;
+    let is_key = !key.is_empty() && key.chars().all(|letter| letter.is_ascii_alphanumeric());
+    is_key.then_some(key)
 }
 
 /// Whether two edits are about the same lines (or add at the same place).
@@ -219,6 +241,20 @@ mod tests {
         let merged = |old, new| each_flag_once(old, new, &merge(old, by_hand, new).text);
         assert_eq!(merged(shut, open), "c:\n- --mine\n- --a\n- --z\n");
         assert_eq!(merged(open, shut).matches("--ca=x").count(), 1);
+    }
+
+    #[test]
+    fn what_both_added_at_different_places_is_there_once() {
+        let (base, ours) = ("a: 1\nz: 1\n", "a: 1\nserving: true\nz: 1\n");
+        let merged = merge(base, "a: 1\nz: 1\nserving: true\n", ours);
+        assert_eq!(merged, Merged { text: ours.into(), overwritten: Vec::new() });
+        let merged = merge(base, "serving: false\na: 1\nz: 1\n", ours);
+        assert_eq!(merged.text, ours);
+        assert_eq!(merged.overwritten, ["serving: false"]);
+        let flags = merge("- run\n- --z\n", "- run\n- --z\n- --ca=x\n", "- run\n- --ca=x\n- --z\n");
+        assert_eq!(flags.text, "- run\n- --ca=x\n- --z\n");
+        let nested = merge("a:\n  on: 1\nz:\n", "a:\n  on: 1\nz:\n  on: 2\n", "a:\n  on: 1\n  off: 1\nz:\n");
+        assert_eq!(nested.text, "a:\n  on: 1\n  off: 1\nz:\n  on: 2\n");
     }
 
     #[test]

@@ -85,8 +85,10 @@ fn marks_outlive_the_lab_travel_signed_and_are_graded() {
     let before = learner.minilab(&["lab", "check"]);
     assert_eq!(before.status.code(), Some(2), "{}", said(&before));
     learner.ok(&["lab", "start", "0", "--class", "spring", "--name", "Ada"]);
+    learner.ok(&["lab", "hint"]);
     learner.solve(&exercises()[0], &[]);
     learner.passes("solved");
+    // It costs a point before and nothing after.
     learner.ok(&["lab", "hint"]);
     learner.ok(&["delete"]);
     let list: Value = serde_json::from_str(&learner.ok(&["lab", "list", "-o", "json"])).unwrap();
