@@ -13,6 +13,7 @@ mod by_hand;
 mod certificates;
 mod clients;
 mod course;
+mod extensions;
 mod forged;
 mod front_door;
 mod hostile;

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use cel::{Context, Env, Program};
+use cel::{Context, Env, IdedExpr, Program};
 use serde_json::Value;
 
 /// One compiled expression.
@@ -84,6 +84,27 @@ impl Expression {
         let result = self.evaluate(variable, value)?;
         result.as_bool().ok_or_else(|| format!("expression '{}' must evaluate to bool", self.source))
     }
+}
+
+/// An expression as it is written, to be changed before it is asked for its value.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parsed(source: &str) -> Result<IdedExpr, String> {
+    library().parser().parse(source).map_err(|error| format!("compilation failed: {error}"))
+}
+
+/// The value of such an expression where its variables are these.
+///
+/// # Errors
+/// What went wrong.
+pub fn value_of_parsed(expression: &IdedExpr, variables: &[(&str, cel::Value)]) -> Result<Value, String> {
+    let mut context = Context::with_env(Arc::clone(library()));
+    for (name, value) in variables {
+        context.add_variable_from_value(*name, value.clone());
+    }
+    let result = cel::Value::resolve(expression, &context).map_err(|error| error.to_string())?;
+    result.json().map_err(|error| error.to_string())
 }
 
 /// JSON as CEL has it: every number is a double, as Go's decoder makes it.

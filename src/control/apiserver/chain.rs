@@ -23,7 +23,7 @@ use super::proxy::{self, Client, museum};
 use super::request::{Query, RequestInfo};
 use super::server::Api;
 use super::user::UserInfo;
-use super::{discovery, handlers, health, identity, impersonate, messages, respond};
+use super::{aggregate, discovery, handlers, health, identity, impersonate, messages, respond};
 use crate::api::status::{Result, Status};
 use crate::net::Peer;
 
@@ -93,7 +93,9 @@ async fn admitted(api: Arc<Api>, request: Request<Incoming>, id: &str) -> Respon
     let failure = outcome.as_ref().err().cloned();
     let mut response = match outcome {
         // What is passed on is passed on as it is.
-        Ok(response) if pretty && !proxy::takes(&call.info) => respond::pretty(response).await,
+        Ok(response) if pretty && !proxy::takes(&call.info) && aggregate::of(&call.info).is_none() => {
+            respond::pretty(response).await
+        }
         Ok(response) => response,
         Err(status) => respond::failure(&status),
     };
@@ -117,7 +119,7 @@ struct Inward {
     peer: Option<Peer>,
 }
 
-/// Impersonation, authorization, the body, the handler.
+/// Impersonation, then a seat for the rest.
 async fn handled(call: &mut Call, inward: Inward, trail: &mut Option<Trail>) -> Result<Response> {
     let authorizer = call.api.door(call.listener).authorizer.clone();
     let acting = impersonate::user(&authorizer, &call.user, &call.info, &mut call.headers).await?;
@@ -127,6 +129,17 @@ async fn handled(call: &mut Call, inward: Inward, trail: &mut Option<Trail>) -> 
         }
         call.user = acting.user;
     }
+    let long = proxy::is_long_running(&call.info);
+    let seat = match call.api.fairness.enter(&call.api.store, &call.user, &call.info, long).await {
+        Ok(seat) => seat,
+        Err(turned_away) => return Ok(*turned_away),
+    };
+    let answer = let_in(call, inward, trail).await;
+    answer.map(|answer| seat.tell(answer))
+}
+
+/// What has a seat: authorization, the body, the handler.
+async fn let_in(call: &mut Call, inward: Inward, trail: &mut Option<Trail>) -> Result<Response> {
     if let Some(answer) = authorize(call, &inward.uri).await? {
         return Ok(answer);
     }
@@ -134,6 +147,12 @@ async fn handled(call: &mut Call, inward: Inward, trail: &mut Option<Trail>) -> 
         let Inward { uri, body, upgrade, peer } = inward;
         let (method, headers) = (call.method.clone(), call.headers.clone());
         return Ok(proxy::answer(call, Client { method, uri, headers, body, upgrade, peer }).await);
+    }
+    if let Some(remote) = aggregate::of(&call.info) {
+        let Inward { uri, body, upgrade, peer } = inward;
+        let (method, headers) = (call.method.clone(), call.headers.clone());
+        let client = Client { method, uri, headers, body, upgrade, peer };
+        return Ok(proxy::aggregated::answer(call, &remote, client).await);
     }
     let upgrade = inward.upgrade;
     call.body = read_body(inward.body).await?;

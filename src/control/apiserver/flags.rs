@@ -8,9 +8,11 @@ use ipnet::Ipv4Net;
 
 use super::addresses::PortRange;
 use super::admission::AdmissionFlags;
+use super::aggregate::AggregatorFlags;
 use super::audit::AuditFlags;
 use super::authn::AuthnFlags;
 use super::authz::AuthzFlags;
+use super::fairness::FairnessFlags;
 use super::features::FeatureFlags;
 use super::kubelet::KubeletFlags;
 use super::masters::ReconcilerType;
@@ -29,7 +31,6 @@ const UNIMPLEMENTED: &[&str] = &[
     "delete-collection-workers=",
     "enable-aggregator-routing",
     "enable-garbage-collector",
-    "enable-priority-and-fairness",
     "encryption-provider-config=",
     "etcd-cafile=",
     "etcd-certfile=",
@@ -41,14 +42,10 @@ const UNIMPLEMENTED: &[&str] = &[
     "external-hostname=",
     "goaway-chance=",
     "http2-max-streams-per-connection=",
-    "max-mutating-requests-inflight=",
-    "max-requests-inflight=",
     "min-request-timeout=",
     "permit-address-sharing",
     "permit-port-sharing",
     "profiling",
-    "proxy-client-cert-file=",
-    "proxy-client-key-file=",
     "request-timeout=",
     "runtime-config=",
     "shutdown-delay-duration=",
@@ -110,7 +107,11 @@ pub struct Flags {
     #[command(flatten)]
     pub admission: AdmissionFlags,
     #[command(flatten)]
+    pub aggregator: AggregatorFlags,
+    #[command(flatten)]
     pub audit: AuditFlags,
+    #[command(flatten)]
+    pub fairness: FairnessFlags,
     #[command(flatten)]
     pub kubelet: KubeletFlags,
     #[command(flatten)]

@@ -54,6 +54,7 @@ pub struct Remote {
     bearer: Option<HeaderValue>,
     timeout: Duration,
     first_delay: Duration,
+    longest_answer: usize,
 }
 
 impl Remote {
@@ -104,6 +105,7 @@ impl Remote {
             bearer: None,
             timeout,
             first_delay: FIRST_DELAY,
+            longest_answer: LONGEST_ANSWER,
         })
     }
 
@@ -112,10 +114,20 @@ impl Remote {
         Self { first_delay, ..self }
     }
 
+    /// Takes answers of up to so many bytes.
+    pub fn with_longest_answer(self, longest_answer: usize) -> Self {
+        Self { longest_answer, ..self }
+    }
+
     /// GETs this URL's JSON.
     pub async fn get(&self) -> Result<Value, RemoteError> {
         let answer = self.within_time("Get", Bytes::new()).await?;
         serde_json::from_slice(&answer).map_err(RemoteError::Json)
+    }
+
+    /// GETs whatever is there.
+    pub async fn fetch(&self) -> Result<Bytes, RemoteError> {
+        self.within_time("Get", Bytes::new()).await
     }
 
     /// POSTs a review and reads the answered one; tries again what may pass.
@@ -172,7 +184,7 @@ impl Remote {
         let request = self.request(method, body).map_err(|error| broken(&error))?;
         let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
         let code = answer.status();
-        let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await;
+        let body = Limited::new(answer.into_body(), self.longest_answer).collect().await;
         driver.abort();
         let body = body.map_err(|error| broken(&error))?.to_bytes();
         match code.is_success() {

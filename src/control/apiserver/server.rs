@@ -16,6 +16,7 @@ use super::admission::Admission;
 use super::audit::Audit;
 use super::authn::Authenticator;
 use super::authz::{Authorizer, AuthzFlags};
+use super::fairness::Fairness;
 use super::flags::Flags;
 use super::kubelet::KubeletClient;
 use super::lists::Lists;
@@ -23,7 +24,7 @@ use super::masters::{Advertised, Masters};
 use super::proxy::Proxy;
 use super::serving::Files;
 use super::system::{self, FrontDoor};
-use super::{chain, custom};
+use super::{aggregate, chain, custom};
 use crate::control::store::Store;
 use crate::net::{self, Identity, Protocols, Roads, Server, ServingCert};
 use crate::sys::inherit;
@@ -52,6 +53,10 @@ pub struct Api {
     pub admission: Admission,
     pub kubelets: KubeletClient,
     pub proxy: Proxy,
+    /// How many requests run at once.
+    pub fairness: Fairness,
+    /// How what is no part of this server is reached.
+    pub roads: Roads,
     /// Where requests are noted down, if anywhere.
     pub audit: Option<Arc<Audit>>,
     /// What other API servers and components need to know to believe whom this one believes.
@@ -176,6 +181,10 @@ impl Prepared {
                 ServeError::Read { path: self.flags.minilab_store_dir.display().to_string(), source }
             })??;
         let api = build_api(&self.flags, &self.roads, store)?;
+        let front = self.flags.aggregator.identity().map_err(|source| ServeError::Read {
+            path: "the front proxy's certificate".to_owned(),
+            source,
+        })?;
         let masters = Masters::new(advertised(&self.flags), self.flags.endpoint_reconciler_type);
         custom::controller::load(&api.store);
         let own = async {
@@ -195,6 +204,7 @@ impl Prepared {
             tokio::spawn(compact(api.store.clone())),
             tokio::spawn(files.follow(self.cert)),
             tokio::spawn(custom::controller::keep(api.clone())),
+            tokio::spawn(aggregate::keep::keep(api.clone(), front)),
         ];
         let mut serving = tokio::task::JoinSet::new();
         for (name, listener, server) in self.listeners {
@@ -257,6 +267,8 @@ fn build_api(flags: &Flags, roads: &Roads, store: Store) -> Result<Arc<Api>, Ser
         front_door: FrontDoor::of(&flags.authn)?,
         kubelets: flags.kubelet.build(store.clone(), Arc::clone(&roads.cluster))?,
         proxy: Proxy::new(Arc::clone(&roads.cluster), flags.features.build(), flags.museum.clone())?,
+        roads: roads.clone(),
+        fairness: flags.fairness.build(),
         advertised: SocketAddr::new(at.address, at.port).to_string(),
         service_range: flags.service_cluster_ip_range,
         node_ports: flags.service_node_port_range,

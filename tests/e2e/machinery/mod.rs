@@ -2,9 +2,12 @@
 //!
 //! Against an API server alone: nothing here needs a node.
 
+mod aggregated;
 mod apply;
 mod custom;
 mod operators;
+mod policies;
+mod versions;
 mod webhooks;
 
 use crate::kit::clients::{self, Kubectl};

@@ -20,8 +20,21 @@ use crate::kit::server::ApiServer;
 
 type Heard = Arc<Mutex<Vec<Value>>>;
 
-/// A webhook over TLS that answers by `verdict`; its URL, and the requests it heard.
+/// A webhook that answers by `verdict`; its URL, and the requests it heard.
 fn webhook(server: &ApiServer, verdict: fn(&Value) -> Value) -> (String, Heard) {
+    let heard = Heard::default();
+    let told = heard.clone();
+    let url = served(server, move |review| {
+        let mut response = verdict(&review["request"]);
+        response["uid"] = review["request"]["uid"].clone();
+        told.lock().unwrap().push(review["request"].clone());
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+    });
+    (url, heard)
+}
+
+/// A server over TLS that answers every review by `reply`; its URL.
+pub fn served(server: &ApiServer, reply: impl Fn(&Value) -> Value + Send + 'static) -> String {
     let pair = server.ca.issue("hook", "", |params| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names = vec![SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST))];
@@ -33,22 +46,19 @@ fn webhook(server: &ApiServer, verdict: fn(&Value) -> Value) -> (String, Heard) 
     let config = Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/hook", listener.local_addr().unwrap());
-    let heard = Heard::default();
-    let told = heard.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let tls = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
             // A client that goes away is none of ours.
-            let _ = answer(tls, verdict, &told);
+            let _ = answer(tls, &reply);
         }
     });
-    (url, heard)
+    url
 }
 
 fn answer(
     tls: StreamOwned<ServerConnection, std::net::TcpStream>,
-    verdict: fn(&Value) -> Value,
-    told: &Heard,
+    reply: &dyn Fn(&Value) -> Value,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(tls);
     let (mut line, mut length) = (String::new(), 0);
@@ -60,12 +70,7 @@ fn answer(
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    let review: Value = serde_json::from_slice(&body)?;
-    let mut response = verdict(&review["request"]);
-    response["uid"] = review["request"]["uid"].clone();
-    told.lock().unwrap().push(review["request"].clone());
-    let text = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
-        .to_string();
+    let text = reply(&serde_json::from_slice(&body)?).to_string();
     let tls = reader.get_mut();
     write!(
         tls,

@@ -5,7 +5,7 @@
 //! alone. The rules are tables; the mechanism is here.
 
 mod controllers;
-mod flow;
+pub mod flow;
 mod namespaced;
 mod roles;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{FINALIZER, rules, text, validate};
+use super::{FINALIZER, converting, rules, text, validate};
 use crate::api::names;
 use crate::api::status::Cause;
 use crate::control::apiserver::handlers::meta;
@@ -24,6 +24,7 @@ fn default(object: &mut Value) {
     if spec["conversion"].is_null() {
         spec["conversion"] = json!({"strategy": "None"});
     }
+    converting::default(&mut spec["conversion"]);
 }
 
 fn versions(object: &Value) -> &[Value] {
@@ -122,6 +123,7 @@ fn check(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     }
     names_of(spec, &mut causes);
     check_versions(object, &mut causes);
+    converting::check(&spec["conversion"], &mut causes);
     if let Some(old) = old {
         unchanged(object, old, &mut causes);
     }

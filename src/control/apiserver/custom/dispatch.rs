@@ -113,29 +113,4 @@ impl Resource {
             None => encode::prune(object),
         }
     }
-
-    /// Whether what is stored may be of another version than this row's.
-    pub fn converts(&self) -> bool {
-        self.custom().is_some_and(|custom| custom.converts)
-    }
-
-    /// The object as this row has it.
-    pub fn presented(&self, mut object: Value) -> Value {
-        if let Some(custom) = self.custom().filter(|custom| custom.converts) {
-            object["apiVersion"] = json!(custom.api_version());
-            // What the version it was stored with knows and this one does not stays unseen.
-            schema::prune(&custom.schema, &mut object);
-            schema::default(&custom.schema, &mut object);
-        }
-        object
-    }
-
-    /// The object as it is stored.
-    pub fn stored_form(&self, object: &Value) -> Value {
-        let mut object = object.clone();
-        if let Some(custom) = self.custom().filter(|custom| custom.converts) {
-            object["apiVersion"] = json!(custom.stored);
-        }
-        object
-    }
 }

@@ -6,6 +6,7 @@
 
 pub mod columns;
 pub mod controller;
+mod converting;
 pub mod definition;
 mod dispatch;
 pub mod publish;
@@ -45,6 +46,8 @@ pub struct Version {
     pub stored: String,
     /// Whether there may be objects stored with another.
     pub converts: bool,
+    /// Who converts between versions; their names alone are changed otherwise.
+    pub webhook: Option<Value>,
     /// Whether the definition is on its way out: nothing new is made.
     pub terminating: bool,
     /// What clients of a deprecated version are told.
@@ -115,6 +118,8 @@ impl Version {
             stored: format!("{group}/{stored}"),
             converts: versions.len() > 1
                 || definition["status"]["storedVersions"].as_array().is_some_and(|list| list.len() > 1),
+            webhook: (spec["conversion"]["strategy"] == "Webhook")
+                .then(|| spec["conversion"]["webhook"].clone()),
             terminating: definition["metadata"]["deletionTimestamp"].is_string(),
             warning: (version["deprecated"] == true).then(|| {
                 let own = version["deprecationWarning"].as_str().map(str::to_owned);

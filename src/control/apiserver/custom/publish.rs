@@ -45,3 +45,51 @@ fn unfold(schema: &mut Value) {
         fields.get_mut(field).into_iter().for_each(unfold);
     }
 }
+
+/// Without what version 2 of OpenAPI has no words for (`ToStructuralOpenAPIV2`): clients that read it would refuse
+/// what the server takes.
+pub fn plain(schema: &mut Value) {
+    let Some(fields) = schema.as_object_mut() else { return };
+    let either = fields.get("x-kubernetes-int-or-string") == Some(&json!(true));
+    let open = fields.get("x-kubernetes-preserve-unknown-fields") == Some(&json!(true));
+    let nullable = fields.remove("nullable") == Some(json!(true));
+    for word in ["anyOf", "oneOf", "not", "default", "x-kubernetes-validations"] {
+        fields.remove(word);
+    }
+    if fields.get("allOf").is_some_and(|parts| parts[0].get("$ref").is_none()) {
+        fields.remove("allOf");
+    }
+    if either || nullable {
+        fields.remove("type");
+    }
+    if (open || nullable) && !fields.contains_key("x-kubernetes-group-version-kind") {
+        for word in ["properties", "items", "additionalProperties", "required"] {
+            fields.remove(word);
+        }
+    }
+    for (_, inner) in fields.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+        plain(inner);
+    }
+    for field in ["items", "additionalProperties"] {
+        fields.get_mut(field).into_iter().for_each(plain);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_form_leaves_out_what_it_cannot_say() {
+        let mut schema = json!({"type": "object", "properties": {
+            "either": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
+            "none": {"type": "string", "nullable": true},
+            "not": {"type": "string", "not": {"enum": ["a"]}}}});
+        plain(&mut schema);
+        assert_eq!(
+            schema["properties"],
+            json!({"either": {"x-kubernetes-int-or-string": true},
+            "none": {}, "not": {"type": "string"}})
+        );
+    }
+}

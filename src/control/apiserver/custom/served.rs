@@ -4,10 +4,11 @@
 //! store keeps a bucket for each); everything else goes with the definition.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError, RwLock};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::{Slot, Version, text};
 use crate::control::apiserver::registry::{Resource, Subresource, strategies};
@@ -17,6 +18,14 @@ const CHANGE: &[&str] = &["get", "patch", "update"];
 const STATUS: Subresource = Subresource { name: "status", kind: "", group: "", version: "", verbs: CHANGE };
 const SCALE: Subresource =
     Subresource { name: "scale", kind: "Scale", group: "autoscaling", version: "v1", verbs: CHANGE };
+
+/// Tells that the rows are others now.
+static CHANGED: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::channel(0).0);
+
+/// What says when the custom rows change, and how often they did.
+pub fn changes() -> watch::Receiver<u64> {
+    CHANGED.subscribe()
+}
 
 static SERVED: RwLock<Vec<&'static Resource>> = RwLock::new(Vec::new());
 
@@ -41,6 +50,7 @@ pub fn replace<'a>(definitions: impl Iterator<Item = &'a Value>) {
         }
     }
     *SERVED.write().unwrap_or_else(PoisonError::into_inner) = rows;
+    CHANGED.send_modify(|times| *times += 1);
 }
 
 /// The row of a served version; one that was there before is given its new contents.
@@ -96,6 +106,7 @@ fn make(spec: &Value, version: &Value, read: Version) -> Resource {
         schema: schemars::SchemaGenerator::subschema_for::<ObjectMeta>,
         bucket: format!("/registry/{group}/{plural}/"),
         shape: OnceLock::new(),
+        form: None,
         custom: Some(Slot::new(read)),
     }
 }

@@ -1,48 +1,39 @@
 //! The discovery documents, made from the table of resources.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use crate::control::apiserver::aggregate::{self, priority};
 use crate::control::apiserver::registry::{self, Resource, Subresource};
 
-/// Groups in upstream's order of preference; others follow by name.
-const ORDER: [&str; 17] = [
-    "",
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-];
-
 /// The named groups, in order, each with its versions.
-pub fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for row in registry::every().into_iter().filter(|row| !row.group.is_empty()) {
-        match groups.iter_mut().find(|(group, _)| *group == row.group) {
-            Some((_, versions)) if versions.contains(&row.version) => {}
-            Some((_, versions)) => versions.push(row.version),
-            None => groups.push((row.group, vec![row.version])),
+pub fn groups() -> Vec<(String, Vec<String>)> {
+    let mut groups: BTreeMap<String, (i64, Vec<String>)> = BTreeMap::new();
+    let mut add = |group: &str, version: &str, rank: i64| {
+        let (own, versions) = groups.entry(group.to_owned()).or_default();
+        *own = rank.max(*own);
+        if !versions.iter().any(|one| one == version) {
+            versions.push(version.to_owned());
         }
+    };
+    for row in registry::every().into_iter().filter(|row| !row.group.is_empty()) {
+        add(row.group, row.version, priority::of(row.group, row.version).0);
     }
-    let rank = |group: &str| ORDER.iter().position(|own| *own == group).unwrap_or(ORDER.len());
-    groups.sort_by_key(|(group, _)| (rank(group), *group));
-    groups
-        .iter_mut()
-        .for_each(|(_, versions)| versions.sort_by_key(|version| std::cmp::Reverse(age(version))));
-    groups
+    for remote in aggregate::remotes() {
+        add(&remote.group, &remote.version, remote.priority);
+    }
+    let mut sorted: Vec<(i64, String, Vec<String>)> =
+        groups.into_iter().map(|(group, (rank, versions))| (rank, group, versions)).collect();
+    sorted.sort_by_key(|(rank, group, _)| (Reverse(*rank), group.clone()));
+    let newest_first = |mut versions: Vec<String>| {
+        versions.sort_by_key(|version| Reverse(age(version)));
+        versions
+    };
+    sorted.into_iter().map(|(_, group, versions)| (group, newest_first(versions))).collect()
 }
 
 /// What makes one version come before another (`version.CompareKubeAwareVersionStrings`): released ones first,
@@ -82,14 +73,14 @@ pub fn group_list() -> Value {
 /// `GET /apis/GROUP`.
 pub fn group(name: &str) -> Option<Value> {
     let groups = groups();
-    let (group, versions) = groups.iter().find(|(group, _)| *group == name)?;
+    let (group, versions) = groups.iter().find(|(group, _)| group == name)?;
     let mut body = bare_group(group, versions);
     body["kind"] = json!("APIGroup");
     body["apiVersion"] = json!("v1");
     Some(body)
 }
 
-fn bare_group(group: &str, versions: &[&str]) -> Value {
+fn bare_group(group: &str, versions: &[String]) -> Value {
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
@@ -134,7 +125,8 @@ fn resource(row: &Resource) -> Value {
 
 /// Tells clients that the stored form of a kind changed.
 fn storage_hash(row: &Resource) -> String {
-    let name = format!("{}/{}/{}", row.group, row.version, row.kind);
+    let (group, version) = row.form.map_or((row.group, row.version), |form| (form.group, form.version));
+    let name = format!("{group}/{version}/{}", row.kind);
     let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
     STANDARD.encode(&digest.as_ref()[..8])
 }
@@ -154,18 +146,11 @@ fn below(row: &Resource, subresource: &Subresource) -> Value {
 
 /// Aggregated discovery of the core group (`/api`) or of all named groups (`/apis`).
 pub fn aggregated(core: bool) -> Value {
-    let groups = if core { vec![("", vec!["v1"])] } else { groups() };
+    let groups = if core { vec![(String::new(), vec!["v1".to_owned()])] } else { groups() };
     let items: Vec<Value> = groups
         .iter()
         .map(|(group, versions)| {
-            let versions: Vec<Value> = versions
-                .iter()
-                .map(|version| {
-                    let resources: Vec<Value> =
-                        rows(group, version).iter().map(|row| discovered(row)).collect();
-                    json!({"version": version, "resources": resources, "freshness": "Current"})
-                })
-                .collect();
+            let versions: Vec<Value> = versions.iter().map(|version| one_version(group, version)).collect();
             let mut metadata = Map::new();
             if !group.is_empty() {
                 metadata.insert("name".into(), json!(group));
@@ -175,6 +160,18 @@ pub fn aggregated(core: bool) -> Value {
         })
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+/// One version of a group; of another server's, what it last said.
+fn one_version(group: &str, version: &str) -> Value {
+    let mut remotes = aggregate::remotes().into_iter();
+    if let Some(remote) = remotes.find(|remote| remote.group == group && remote.version == version) {
+        let freshness = if remote.available { "Current" } else { "Stale" };
+        let resources = aggregate::discovered(&remote);
+        return json!({"version": version, "resources": resources, "freshness": freshness});
+    }
+    let resources: Vec<Value> = rows(group, version).iter().map(|row| discovered(row)).collect();
+    json!({"version": version, "resources": resources, "freshness": "Current"})
 }
 
 fn discovered(row: &Resource) -> Value {
@@ -224,7 +221,8 @@ mod tests {
         assert!(names.is_sorted());
         assert!(resource_list("apps", "v2").is_none());
         assert_eq!(group("apps").unwrap()["preferredVersion"]["groupVersion"], "apps/v1");
-        assert_eq!(group_list()["groups"][0]["name"], "apps");
+        assert_eq!(group_list()["groups"][0]["name"], "apiregistration.k8s.io");
+        assert_eq!(group_list()["groups"][1]["name"], "apps");
     }
 
     #[test]
@@ -239,7 +237,7 @@ mod tests {
     #[test]
     fn aggregated_discovery_gives_each_subresource_its_kind() {
         let apis = aggregated(false);
-        let apps = &apis["items"][0]["versions"][0]["resources"];
+        let apps = &apis["items"][1]["versions"][0]["resources"];
         let deployments = apps.as_array().unwrap().iter().find(|r| r["resource"] == "deployments").unwrap();
         let scale = deployments["subresources"]
             .as_array()

@@ -139,13 +139,13 @@ fn third_version(call: &Call, path: &str) -> Result<Response> {
 fn second_version(call: &Call) -> Result<Response> {
     let accepted = call.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     if accepted.into_iter().any(|value| value.contains("proto-openapi.spec.v2")) {
-        let mut response = compressed(call, slow(openapi::v2_protobuf));
+        let mut response = compressed(call, &slow(openapi::v2_protobuf));
         let kind = HeaderValue::from_static("application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         return Ok(response);
     }
     accept::shape(&call.headers)?;
-    Ok(compressed(call, slow(openapi::v2)))
+    Ok(compressed(call, &slow(openapi::v2)))
 }
 
 fn compressed(call: &Call, document: &Document) -> Response {

@@ -12,7 +12,7 @@ use crate::api::status::{Result, Status, qualified};
 use crate::control::apiserver::admission::Operation;
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
-use crate::control::apiserver::{addresses, apply, encode, respond, subresources};
+use crate::control::apiserver::{addresses, apply, encode, respond, subresources, versions};
 use crate::control::store::{Change, Expect, StoreError};
 
 /// How often a generated name that is taken is drawn again, as upstream.
@@ -81,9 +81,9 @@ async fn commit(call: &Call, row: &'static Resource, mut object: Value, generate
         attempts -= 1;
         let name = meta::text(&object, "name").to_owned();
         let key = row.key(meta::text(&object, "namespace"), &name);
-        let change = Change::Put(encode::draft(&row.stored_form(&object)));
+        let change = Change::Put(encode::draft(&versions::stored(&call.api, row, &object).await?));
         match call.api.store.write(&row.bucket, &key, Some(Expect::Absent), change).await {
-            Ok(entry) => return super::entry(call, row, StatusCode::CREATED, &entry),
+            Ok(entry) => return super::entry(call, row, StatusCode::CREATED, &entry).await,
             Err(StoreError::Exists) if attempts > 0 => meta::generate_name(&mut object),
             Err(error) => return Err(super::write_failed(error, row.group, row.plural, &name)),
         }

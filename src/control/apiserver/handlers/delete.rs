@@ -15,7 +15,7 @@ use crate::api::status::{Result, Status};
 use crate::control::apiserver::admission::Operation;
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
-use crate::control::apiserver::{custom, encode, lists, respond};
+use crate::control::apiserver::{custom, encode, lists, respond, versions};
 use crate::control::store::{Change, Entry, Expect, StoreError};
 
 const ATTEMPTS: usize = 16;
@@ -53,8 +53,8 @@ pub enum Outcome {
 pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     let options = DeleteOptions::read(call)?;
     match remove(call, row, &call.asked().name, &options).await? {
-        Outcome::Marked(entry) => super::entry(call, row, StatusCode::OK, &entry),
-        Outcome::Gone(entry) if row.returns_deleted => super::entry(call, row, StatusCode::OK, &entry),
+        Outcome::Marked(entry) => super::entry(call, row, StatusCode::OK, &entry).await,
+        Outcome::Gone(entry) if row.returns_deleted => super::entry(call, row, StatusCode::OK, &entry).await,
         Outcome::Gone(entry) => Ok(gone(row, &encode::object(&entry)?)),
         Outcome::Dry(object) if row.returns_deleted => super::unstored(call, row, StatusCode::OK, &object),
         Outcome::Dry(object) => Ok(gone(row, &object)),
@@ -76,7 +76,7 @@ fn gone(row: &Resource, object: &Value) -> Response {
 pub async fn collection(call: &Call, row: &'static Resource) -> Result<Response> {
     let options = DeleteOptions::read(call)?;
     let selection = Selection::read(call, row)?;
-    let found = super::list::now(call, row, &selection)?;
+    let found = super::list::now(call, row, &selection).await?;
     let mut removed = Vec::with_capacity(found.entries.len());
     for entry in &found.entries {
         let (namespace, name) = entry.key.rsplit_once('/').unwrap_or(("", &entry.key));
@@ -91,6 +91,7 @@ pub async fn collection(call: &Call, row: &'static Resource) -> Result<Response>
             Err(status) => return Err(status),
         }
     }
+    let removed = super::list::presented(call, row, removed).await?;
     let list = lists::Encoded::new(&removed, call.api.store.revision());
     Ok(lists::send(&list, row, false))
 }
@@ -105,7 +106,7 @@ pub async fn remove(
     let mut attempts = ATTEMPTS;
     loop {
         attempts -= 1;
-        let entry = super::get::find(call, row)?;
+        let entry = super::get::find(call, row).await?;
         let old = encode::object(&entry)?;
         options.check(row, &old, name)?;
         let operation = Operation::Delete;
@@ -119,7 +120,7 @@ pub async fn remove(
         if options.dry_run {
             return Ok(Outcome::Dry(object));
         }
-        let draft = encode::draft(&row.stored_form(&object));
+        let draft = encode::draft(&versions::stored(&call.api, row, &object).await?);
         let change = if goes { Change::Delete(draft) } else { Change::Put(draft) };
         let written =
             call.api.store.write(&row.bucket, &entry.key, Some(Expect::Revision(entry.mod_revision)), change);

@@ -5,28 +5,29 @@ use http::StatusCode;
 
 use crate::api::status::{Result, Status};
 use crate::control::apiserver::call::Call;
-use crate::control::apiserver::encode;
 use crate::control::apiserver::registry::Resource;
+use crate::control::apiserver::{encode, versions};
 use crate::control::store::Entry;
 
-pub fn answer(call: &Call, row: &Resource) -> Result<Response> {
-    super::entry(call, row, StatusCode::OK, &find(call, row)?)
+pub async fn answer(call: &Call, row: &Resource) -> Result<Response> {
+    super::entry(call, row, StatusCode::OK, &find(call, row).await?).await
 }
 
 /// The stored object a request names.
-pub fn find(call: &Call, row: &Resource) -> Result<Entry> {
+pub async fn find(call: &Call, row: &Resource) -> Result<Entry> {
     let asked = call.asked();
     let key = row.key(&asked.namespace, &asked.name);
     let entry = call.api.store.get(&row.bucket, &key);
-    presented(row, entry.ok_or_else(|| Status::not_found(row.group, row.plural, &asked.name))?)
+    presented(call, row, entry.ok_or_else(|| Status::not_found(row.group, row.plural, &asked.name))?).await
 }
 
 /// A stored object as the row has it: it may have been stored with another version.
-pub fn presented(row: &Resource, entry: Entry) -> Result<Entry> {
+pub async fn presented(call: &Call, row: &Resource, entry: Entry) -> Result<Entry> {
     match row.converts() {
         true => {
             let mut entry = entry;
-            entry.value = row.presented(encode::object(&entry)?).to_string().into();
+            let object = versions::shown(&call.api, row, encode::object(&entry)?).await?;
+            entry.value = object.to_string().into();
             Ok(entry)
         }
         false => Ok(entry),

@@ -12,7 +12,7 @@ use crate::control::apiserver::call::Call;
 use crate::control::apiserver::lists::{self, Encoded};
 use crate::control::apiserver::registry::Resource;
 use crate::control::apiserver::request::Query;
-use crate::control::apiserver::shape;
+use crate::control::apiserver::{encode, shape, versions};
 use crate::control::store::{Entry, Page, Revision, StoreError};
 
 const EXPIRED_TOKEN: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
@@ -32,7 +32,7 @@ pub struct Found {
     pub remaining: Option<usize>,
 }
 
-pub fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
+pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     let selection = Selection::read(call, row)?;
     let span = Span::read(&call.query, call.api.store.revision())?;
     let shape = accept::shape(&call.headers)?;
@@ -47,7 +47,7 @@ pub fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
             return Ok(lists::send(&whole, row, accept::gzip(&call.headers)));
         }
     }
-    let found = find(call, row, &selection, &span)?;
+    let found = find(call, row, &selection, &span).await?;
     shape::list(call, row, shape, &found)
 }
 
@@ -101,13 +101,22 @@ impl Span {
 }
 
 /// Collects what the selection matches, up to the limit, as the row has it.
-fn find(call: &Call, row: &'static Resource, selection: &Selection, span: &Span) -> Result<Found> {
+async fn find(call: &Call, row: &'static Resource, selection: &Selection, span: &Span) -> Result<Found> {
     let mut found = find_stored(call, row, selection, span)?;
-    if row.converts() {
-        let entries = std::mem::take(&mut found.entries).into_iter();
-        found.entries = entries.map(|entry| super::get::presented(row, entry)).collect::<Result<_>>()?;
-    }
+    found.entries = presented(call, row, found.entries).await?;
     Ok(found)
+}
+
+/// Stored objects as the row has them.
+pub async fn presented(call: &Call, row: &Resource, mut entries: Vec<Entry>) -> Result<Vec<Entry>> {
+    if row.converts() {
+        let objects = entries.iter().map(encode::object).collect::<Result<Vec<Value>>>()?;
+        let objects = versions::presented(&call.api, row, objects).await?;
+        for (entry, object) in entries.iter_mut().zip(objects) {
+            entry.value = object.to_string().into();
+        }
+    }
+    Ok(entries)
 }
 
 fn find_stored(call: &Call, row: &'static Resource, selection: &Selection, span: &Span) -> Result<Found> {
@@ -135,8 +144,8 @@ fn one_page(page: Page) -> Found {
 }
 
 /// All objects of a selection as they are now: what a watch starts from and a collection is deleted by.
-pub fn now(call: &Call, row: &'static Resource, selection: &Selection) -> Result<Found> {
-    find(call, row, selection, &Span { at: None, after: None, limit: None })
+pub async fn now(call: &Call, row: &'static Resource, selection: &Selection) -> Result<Found> {
+    find(call, row, selection, &Span { at: None, after: None, limit: None }).await
 }
 
 impl Found {

@@ -20,6 +20,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::call::Call;
+use super::components;
 use super::metrics_api;
 use super::respond;
 use super::shape;
@@ -52,10 +53,13 @@ pub async fn answer(call: &Call) -> Result<Response> {
     if row.group == metrics_api::GROUP {
         return metrics_api::answer(call, row).await;
     }
+    if row.plural == components::PLURAL && row.group.is_empty() {
+        return components::answer(call, row).await;
+    }
     let response = match verb {
-        "get" => get::answer(call, row),
-        "list" => list::answer(call, row),
-        "watch" => watch::answer(call, row),
+        "get" => get::answer(call, row).await,
+        "list" => list::answer(call, row).await,
+        "watch" => watch::answer(call, row).await,
         "create" => create::answer(call, row).await,
         "update" => update::answer(call, row).await,
         "patch" => patch::answer(call, row).await,
@@ -73,8 +77,13 @@ pub async fn answer(call: &Call) -> Result<Response> {
 const ENDPOINTS_ARE_OLD: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 
 /// An object that was just stored, in the shape asked for; plain JSON goes out as stored.
-pub fn entry(call: &Call, row: &registry::Resource, code: StatusCode, entry: &Entry) -> Result<Response> {
-    shape::one(call, row, code, get::presented(row, entry.clone())?.value)
+pub async fn entry(
+    call: &Call,
+    row: &registry::Resource,
+    code: StatusCode,
+    entry: &Entry,
+) -> Result<Response> {
+    shape::one(call, row, code, get::presented(call, row, entry.clone()).await?.value)
 }
 
 /// An object that is not stored (a dry run), in the shape asked for.

@@ -14,7 +14,7 @@ use crate::control::apiserver::authz::{self, Decision};
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
 use crate::control::apiserver::request::RequestInfo;
-use crate::control::apiserver::{addresses, apply, encode, respond};
+use crate::control::apiserver::{addresses, apply, encode, respond, versions};
 use crate::control::store::{Change, Entry, Expect, StoreError};
 
 /// How often a change that did not insist on a version is tried again when another writer was faster.
@@ -103,7 +103,7 @@ pub async fn change(
     options: WriteOptions,
 ) -> Result<Response> {
     match try_change(call, row, edit, options).await? {
-        Outcome::Stored(entry) => super::entry(call, row, StatusCode::OK, &entry),
+        Outcome::Stored(entry) => super::entry(call, row, StatusCode::OK, &entry).await,
         Outcome::Dry(object) => super::unstored(call, row, StatusCode::OK, &object),
     }
 }
@@ -125,7 +125,7 @@ pub async fn try_change(
     let mut attempts = ATTEMPTS;
     loop {
         attempts -= 1;
-        let entry = super::get::find(call, row)?;
+        let entry = super::get::find(call, row).await?;
         let old = encode::object(&entry)?;
         let sent = edit.apply(&old)?;
         let insists = check_version(row, &sent, &old, name)?;
@@ -137,7 +137,7 @@ pub async fn try_change(
         if object == old {
             return Ok(Outcome::Stored(entry));
         }
-        let draft = encode::draft(&row.stored_form(&object));
+        let draft = encode::draft(&versions::stored(&call.api, row, &object).await?);
         let change = if released(&object, &old) { Change::Delete(draft) } else { Change::Put(draft) };
         let expect = Some(Expect::Revision(entry.mod_revision));
         match call.api.store.write(&row.bucket, &entry.key, expect, change).await {

@@ -20,7 +20,7 @@ use crate::api::status::{Result, Status};
 use crate::control::apiserver::accept::{self, Shape};
 use crate::control::apiserver::call::Call;
 use crate::control::apiserver::registry::Resource;
-use crate::control::apiserver::shape;
+use crate::control::apiserver::{shape, versions};
 use crate::control::store::{Entry, Event, Frame, Revision, StoreError, Watch};
 
 /// How often a quiet watch is told how far the store is.
@@ -28,7 +28,7 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
 /// A watch without `timeoutSeconds` ends after this plus up to as much again, as upstream's.
 const SHORTEST: u64 = 1800;
 
-pub fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
+pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     let selection = Selection::read(call, row)?;
     let start = Start::read(call)?;
     let shape = accept::shape(&call.headers)?;
@@ -37,7 +37,7 @@ pub fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     let mut from = version;
     let mut first = true;
     if start != Start::Events || version == 0 {
-        let found = list::now(call, row, &selection)?;
+        let found = list::now(call, row, &selection).await?;
         from = found.revision;
         if version > from {
             return Err(list::too_large(version, from));
@@ -166,7 +166,18 @@ impl Stream {
             tokio::select! {
                 biased;
                 events = watch.next() => match events {
-                    Ok(events) => self.lines.extend(events.iter().filter_map(|event| self.view.line(event))),
+                    Ok(events) => {
+                        for event in events.iter() {
+                            match self.view.line(event).await {
+                                Ok(line) => self.lines.extend(line),
+                                Err(status) => {
+                                    self.lines.push_back(line("ERROR", &status.to_json().to_string()));
+                                    self.watch = None;
+                                    break;
+                                }
+                            }
+                        }
+                    }
                     Err(StoreError::Closed) => self.watch = None,
                     Err(error) => {
                         self.lines.push_back(ended(error, watch.revision()));
@@ -215,26 +226,26 @@ async fn tick(bookmarks: &mut Option<Interval>) {
 impl View {
     /// The line this watcher gets for an event, if any. A change can move an object into the selection
     /// or out of it; then it looks like an addition or a deletion.
-    fn line(&mut self, event: &Event) -> Option<Bytes> {
+    async fn line(&mut self, event: &Event) -> Result<Option<Bytes>> {
         let now = !event.deleted && self.selection.matches(&event.entry);
         let before = event.previous.as_ref().is_some_and(|entry| self.selection.matches(entry));
         let frame = match (before, now) {
             (false, true) => Frame::Added,
             (true, true) => Frame::Modified,
             (true, false) => Frame::Deleted,
-            (false, false) => return None,
+            (false, false) => return Ok(None),
         };
-        let Some(call) = &self.call.0 else { return Some(event.frame(frame)) };
-        let object: Value = serde_json::from_slice(&event.object(frame)).ok()?;
-        let object = self.row.presented(object);
-        let object = shape::watched(call, self.row, self.shape, &object, self.first).ok()?;
+        let Some(call) = &self.call.0 else { return Ok(Some(event.frame(frame))) };
+        let object: Value = serde_json::from_slice(&event.object(frame)).map_err(Status::internal)?;
+        let object = versions::shown(&call.api, self.row, object).await?;
+        let object = shape::watched(call, self.row, self.shape, &object, self.first)?;
         self.first = false;
         let name = match frame {
             Frame::Added => "ADDED",
             Frame::Modified => "MODIFIED",
             Frame::Deleted => "DELETED",
         };
-        Some(line(name, &object.to_string()))
+        Ok(Some(line(name, &object.to_string())))
     }
 }
 

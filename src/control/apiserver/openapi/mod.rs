@@ -12,13 +12,13 @@ mod v2;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::registry::{self, Resource};
-use super::{custom, encode};
+use super::{aggregate, custom, encode};
 
 /// One document, compressed, and the hash of its text.
 #[derive(Clone)]
@@ -77,23 +77,55 @@ pub fn index() -> Value {
         let document = Document::new(&document(&rows));
         paths.extend([entry(&path, &document.hash)]);
     }
+    for remote in aggregate::remotes() {
+        let path = format!("apis/{}/{}", remote.group, remote.version);
+        match &remote.described {
+            Some(place) => drop(paths.insert(path, json!({"serverRelativeURL": place}))),
+            None => drop(paths.remove(&path)),
+        }
+    }
     json!({"paths": paths})
 }
 
 /// The one version 2 document, for clients older than version 3.
-pub fn v2() -> &'static Document {
-    static DOCUMENT: OnceLock<Document> = OnceLock::new();
-    DOCUMENT.get_or_init(|| Document::new(&second()))
+pub fn v2() -> Arc<Document> {
+    static KEPT: Kept = Kept::new(None);
+    kept(&KEPT, || Document::new(&second()))
 }
 
 /// The same in protobuf.
-pub fn v2_protobuf() -> &'static Document {
-    static DOCUMENT: OnceLock<Document> = OnceLock::new();
-    DOCUMENT.get_or_init(|| Document::of(&gnostic::document(&second())))
+pub fn v2_protobuf() -> Arc<Document> {
+    static KEPT: Kept = Kept::new(None);
+    kept(&KEPT, || Document::of(&gnostic::document(&second())))
+}
+
+/// A document, and how often users' own kinds had changed when it was made.
+type Kept = Mutex<Option<(u64, Arc<Document>)>>;
+
+fn kept(place: &Kept, make: impl FnOnce() -> Document) -> Arc<Document> {
+    let now = *custom::served::changes().borrow();
+    let mut kept = place.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*kept {
+        Some((then, document)) if *then == now => Arc::clone(document),
+        _ => {
+            let document = Arc::new(make());
+            *kept = Some((now, Arc::clone(&document)));
+            document
+        }
+    }
 }
 
 fn second() -> Value {
-    v2::document(by_version().into_values().map(|rows| document(&rows)))
+    let every = versions(registry::every());
+    v2::document(every.into_values().map(|rows| {
+        let mut document = document(&rows);
+        for custom in rows.iter().filter_map(|row| row.custom()) {
+            if let Some(schema) = document["components"]["schemas"].get_mut(custom.definition()) {
+                custom::publish::plain(schema);
+            }
+        }
+        document
+    }))
 }
 
 /// The built-in rows by the path of their group and version.

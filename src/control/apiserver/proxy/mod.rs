@@ -4,6 +4,7 @@
 //! plain or upgraded. Redirects are never followed. Left out: answers before the answer (`103 Early Hints`),
 //! which the HTTP library takes and does not give.
 
+pub mod aggregated;
 mod backend;
 mod commands;
 mod first_line;

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::custom;
+use super::versions::Form;
 use crate::api::fields::shape::Shape;
 use crate::api::status::Cause;
 
@@ -43,6 +44,8 @@ pub struct Resource {
     pub bucket: String,
     /// How objects of it are merged, once somebody asked.
     pub shape: OnceLock<Arc<Shape>>,
+    /// How what is stored in another version becomes this one.
+    pub form: Option<&'static Form>,
     /// What a user's definition says of it; none for a built-in resource.
     pub custom: Option<custom::Slot>,
 }

@@ -7,18 +7,20 @@ mod workloads;
 
 use k8s_openapi::api::{
     authentication::v1 as authentication, authorization::v1 as authorization,
-    certificates::v1 as certificates, core::v1 as core, rbac::v1 as rbac,
+    certificates::v1 as certificates, core::v1 as core, events::v1 as events, rbac::v1 as rbac,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{Resource, Subresource, strategies};
+use crate::control::apiserver::versions::{self, Form};
 
 const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 /// Namespaces and Services (the latter only until 1.23 upstream) cannot be deleted as a collection.
 const NO_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
+const READ: &[&str] = &["get", "list"];
 const CHANGE: &[&str] = &["get", "patch", "update"];
 
 const STATUS: Subresource = own("status", "", CHANGE);
@@ -67,6 +69,7 @@ fn row<T: k8s_openapi::Resource + Serialize + DeserializeOwned + schemars::JsonS
         schema: schemars::SchemaGenerator::subschema_for::<T>,
         bucket,
         shape: std::sync::OnceLock::new(),
+        form: None,
         custom: None,
     }
 }
@@ -89,6 +92,13 @@ impl Resource {
 
     fn bucket(mut self, bucket: &str) -> Self {
         bucket.clone_into(&mut self.bucket);
+        self
+    }
+
+    /// A second version of a kind that is kept in another.
+    fn kept_as(mut self, form: &'static Form) -> Self {
+        self.form = Some(form);
+        self.strategy = strategies::second(self.group);
         self
     }
 
@@ -123,6 +133,12 @@ pub(super) fn table() -> Vec<Resource> {
     rows.extend(workloads::rows());
     rows.extend(infrastructure::rows());
     rows.extend(metrics::rows());
+    rows.push(
+        row::<events::Event>("events", "event", "EventList")
+            .short(&["ev"])
+            .create_on_update()
+            .kept_as(&versions::event::EVENTS),
+    );
     rows.extend(access_rows());
     rows.extend(extensions::rows());
     rows
@@ -160,6 +176,10 @@ const SERVICE_ACCOUNT: &[Subresource] = &[Subresource {
 fn core_rows() -> Vec<Resource> {
     vec![
         row::<core::Binding>("bindings", "binding", "").verbs(CREATE),
+        row::<core::ComponentStatus>("componentstatuses", "componentstatus", "ComponentStatusList")
+            .short(&["cs"])
+            .cluster()
+            .verbs(READ),
         row::<core::ConfigMap>("configmaps", "configmap", "ConfigMapList").short(&["cm"]),
         row::<core::Endpoints>("endpoints", "endpoints", "EndpointsList").short(&["ep"]).create_on_update(),
         row::<core::Event>("events", "event", "EventList").short(&["ev"]).create_on_update(),

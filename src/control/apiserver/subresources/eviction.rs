@@ -32,7 +32,7 @@ pub async fn answer(call: &Call, pods: &'static Resource) -> Result<Response> {
     }
     let mut options = DeleteOptions::of(&sent["deleteOptions"])?;
     options.dry_run |= write.dry_run;
-    let pod = encode::object(&get::find(call, pods)?)?;
+    let pod = encode::object(&get::find(call, pods).await?)?;
     if !is_free(&pod) {
         ask(call, &pod, options.dry_run).await?;
     }
@@ -146,7 +146,7 @@ fn take_one(budget: &mut Value, pod: &str) -> Result<()> {
 /// Says on the pod why it goes, for Jobs that treat that differently.
 async fn mark(call: &Call, pods: &'static Resource) -> Result<()> {
     for _ in 0..ATTEMPTS {
-        let entry = get::find(call, pods)?;
+        let entry = get::find(call, pods).await?;
         let mut pod = encode::object(&entry)?;
         let condition = json!({
             "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",

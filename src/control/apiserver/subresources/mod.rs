@@ -28,7 +28,9 @@ pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
         return Err(Status::method_not_allowed());
     }
     match (subresource.name, verb) {
-        ("status" | "approval" | "ephemeralcontainers", "get") => super::handlers::get::answer(call, row),
+        ("status" | "approval" | "ephemeralcontainers", "get") => {
+            super::handlers::get::answer(call, row).await
+        }
         ("status", _) => status::answer(call, row).await,
         ("approval", _) => approval::answer(call, row).await,
         ("scale", _) => scale::answer(call, row).await,

@@ -18,7 +18,7 @@ use crate::control::apiserver::{encode, respond};
 
 pub async fn answer(call: &Call, row: &'static Resource) -> Result<Response> {
     if call.info.verb == "get" {
-        let object = encode::object(&get::find(call, row)?)?;
+        let object = encode::object(&get::find(call, row).await?)?;
         return Ok(respond::value(StatusCode::OK, &scale_of(row, &object)));
     }
     let options = WriteOptions::read(&call.query)?;

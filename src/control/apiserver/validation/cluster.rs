@@ -1,6 +1,6 @@
-//! Namespaces, Nodes, Events, Leases, PriorityClasses.
+//! Namespaces, Nodes, Leases, PriorityClasses.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{duplicate, each, invalid_all, join, metadata, one_of, required, text};
 use crate::api::names;
@@ -37,17 +37,6 @@ pub fn node(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     if !text(before, "providerID").is_empty() && spec["providerID"] != before["providerID"] {
         let why = "node updates may not change providerID except from \"\" to valid";
         causes.push(Cause::forbidden("spec.providerID", why));
-    }
-    causes
-}
-
-pub fn event(object: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = metadata::check(object, old, names::dns1123_subdomain);
-    let (about, own) = (text(&object["involvedObject"], "namespace"), text(&object["metadata"], "namespace"));
-    // Events about cluster-scoped objects live in default.
-    if about != own && !(about.is_empty() && matches!(own, "default" | "kube-system")) {
-        let field = "involvedObject.namespace";
-        causes.push(Cause::invalid(field, &json!(about), "does not match event.namespace"));
     }
     causes
 }
@@ -109,6 +98,7 @@ fn reserved(why: &str) -> Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn the_systems_priorities_are_the_systems_own() {

@@ -14,6 +14,7 @@ pub mod cron;
 pub mod disruption;
 pub mod dns;
 pub mod ephemeral;
+pub mod event;
 pub mod flow;
 pub mod ingress;
 pub mod metadata;

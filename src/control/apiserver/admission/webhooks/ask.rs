@@ -1,17 +1,14 @@
 //! The question to a webhook and its answer (`admission.k8s.io/v1` AdmissionReview).
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::super::{Attributes, Context, Operation, list};
 use crate::api::status::Status;
-use crate::control::apiserver::lookup::{self, text};
-use crate::control::apiserver::remote::{Remote, RemoteError};
-use crate::net::{Dial, Dialing, Egress, Verify};
+use crate::control::apiserver::callee;
+use crate::control::apiserver::lookup::text;
+use crate::control::apiserver::remote::RemoteError;
 
 /// What a webhook may take at most, unless it says less.
 const TIMEOUT: u64 = 10;
@@ -80,7 +77,8 @@ pub fn request(write: &Attributes, uid: &str) -> Value {
 
 /// Asks; every way to get no answer is a text.
 pub async fn ask(context: &Context, hook: &Value, request: &Value, uid: &str) -> Result<Answer, String> {
-    let remote = remote(context, hook)?;
+    let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT).clamp(1, 30);
+    let remote = callee::remote(&context.store, &context.roads, &hook["clientConfig"], seconds)?;
     let review = json!({"kind": "AdmissionReview", "apiVersion": VERSION, "request": request});
     let answer = remote.post_once(&review).await.map_err(|error| match error {
         RemoteError::Answer { body, .. } => format!("failed to call webhook: {body}"),
@@ -131,67 +129,4 @@ pub fn read(review: &Value, uid: &str) -> Result<Answer, String> {
             .collect(),
         status: response["status"].clone(),
     })
-}
-
-/// Where a webhook is and how it is reached.
-fn remote(context: &Context, hook: &Value) -> Result<Remote, String> {
-    let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT).clamp(1, 30);
-    let config = &hook["clientConfig"];
-    let bundle = config["caBundle"].as_str().unwrap_or_default();
-    let bundle = BASE64_STANDARD
-        .decode(bundle)
-        .map_err(|error| format!("unable to load root certificates: {error}"))?;
-    let verify = Verify::Bundle(bundle);
-    let (url, road): (String, Arc<dyn Dial>) = match &config["service"] {
-        service @ Value::Object(_) => {
-            let (namespace, name) = (text(service, "/namespace"), text(service, "/name"));
-            let port = service["port"].as_u64().unwrap_or(443);
-            let path = text(service, "/path").trim_start_matches('/');
-            let (host, own) = endpoint(context, namespace, name, port)?;
-            let road = To { host, port: own, road: context.roads.to(Egress::Cluster) };
-            (format!("https://{name}.{namespace}.svc:{port}/{path}?timeout={seconds}s"), Arc::new(road))
-        }
-        _ => {
-            let url = text(config, "/url");
-            let mark = if url.contains('?') { '&' } else { '?' };
-            (format!("{url}{mark}timeout={seconds}s"), context.roads.to(Egress::ControlPlane))
-        }
-    };
-    Remote::new(&url, &verify, None, Duration::from_secs(seconds), road).map_err(|error| match error {
-        RemoteError::Tls { source, .. } => format!("unable to load root certificates: {source}"),
-        error => error.to_string(),
-    })
-}
-
-/// A road that leads to one place, whatever name it is called by.
-struct To {
-    host: String,
-    port: u16,
-    road: Arc<dyn Dial>,
-}
-
-impl Dial for To {
-    fn dial<'a>(&'a self, _: &'a str, _: u16) -> Dialing<'a> {
-        self.road.dial(&self.host, self.port)
-    }
-}
-
-/// An endpoint of a service's port.
-fn endpoint(context: &Context, namespace: &str, name: &str, port: u64) -> Result<(String, u16), String> {
-    let object = |plural: &str| lookup::object(&context.store, "", plural, namespace, name);
-    let service =
-        object("services").ok_or_else(|| format!("failed to call webhook: service {name:?} not found"))?;
-    let own = list(&service["spec"]["ports"]).iter().find(|own| own["port"].as_u64() == Some(port));
-    let own = own.ok_or_else(|| {
-        format!("failed to call webhook: no service port {port} found for service {name:?}")
-    })?;
-    let endpoints = object("endpoints").unwrap_or_default();
-    for subset in list(&endpoints["subsets"]) {
-        let found = list(&subset["ports"]).iter().find(|one| text(one, "/name") == text(own, "/name"));
-        let number = found.and_then(|one| one["port"].as_u64()).and_then(|number| u16::try_from(number).ok());
-        if let (Some(number), [first, ..]) = (number, list(&subset["addresses"])) {
-            return Ok((text(first, "/ip").to_owned(), number));
-        }
-    }
-    Err(format!("failed to call webhook: no endpoints available for service {name:?}"))
 }

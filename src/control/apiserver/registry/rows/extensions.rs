@@ -2,11 +2,31 @@
 
 use k8s_openapi::api::admissionregistration::v1 as admission;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as aggregator;
 
 use super::{Resource, STATUS_ONLY, row};
 
 pub fn rows() -> Vec<Resource> {
     vec![
+        row::<aggregator::APIService>("apiservices", "apiservice", "APIServiceList")
+            .in_category()
+            .cluster()
+            .bucket("/registry/apiregistration.k8s.io/apiservices/")
+            .with(STATUS_ONLY),
+        row::<admission::MutatingAdmissionPolicy>(
+            "mutatingadmissionpolicies",
+            "mutatingadmissionpolicy",
+            "MutatingAdmissionPolicyList",
+        )
+        .in_category()
+        .cluster(),
+        row::<admission::MutatingAdmissionPolicyBinding>(
+            "mutatingadmissionpolicybindings",
+            "mutatingadmissionpolicybinding",
+            "MutatingAdmissionPolicyBindingList",
+        )
+        .in_category()
+        .cluster(),
         row::<admission::MutatingWebhookConfiguration>(
             "mutatingwebhookconfigurations",
             "mutatingwebhookconfiguration",

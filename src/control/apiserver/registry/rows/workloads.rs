@@ -1,10 +1,11 @@
 //! What makes pods, and what decides how many: apps, batch, autoscaling, policy.
 
 use k8s_openapi::api::{
-    apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch, policy::v1 as policy,
+    apps::v1 as apps, autoscaling::v1 as first, autoscaling::v2 as autoscaling, batch::v1 as batch,
+    policy::v1 as policy,
 };
 
-use super::{Resource, SCALABLE, STATUS_ONLY, row};
+use super::{Resource, SCALABLE, STATUS_ONLY, row, versions};
 
 pub fn rows() -> Vec<Resource> {
     vec![
@@ -36,6 +37,15 @@ pub fn rows() -> Vec<Resource> {
         )
         .short(&["hpa"])
         .in_all()
+        .with(STATUS_ONLY),
+        row::<first::HorizontalPodAutoscaler>(
+            "horizontalpodautoscalers",
+            "horizontalpodautoscaler",
+            "HorizontalPodAutoscalerList",
+        )
+        .short(&["hpa"])
+        .in_all()
+        .kept_as(&versions::autoscaler::V1)
         .with(STATUS_ONLY),
         row::<batch::CronJob>("cronjobs", "cronjob", "CronJobList").short(&["cj"]).in_all().with(STATUS_ONLY),
         row::<batch::Job>("jobs", "job", "JobList").in_all().with(STATUS_ONLY),

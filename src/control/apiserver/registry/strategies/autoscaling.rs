@@ -7,6 +7,7 @@ use super::PLAIN;
 use super::edit::{copy, default, existing, map, set};
 use crate::control::apiserver::table::autoscaling as table;
 use crate::control::apiserver::validation::autoscaling as validation;
+use crate::control::apiserver::versions::autoscaler::{keep_status, to_v2};
 
 pub static AUTOSCALER: Strategy = Strategy {
     default: |object| {
@@ -38,5 +39,23 @@ pub static AUTOSCALER: Strategy = Strategy {
     prepare_update: |object, old| copy(object, old, "status"),
     columns: table::AUTOSCALER,
     row: table::autoscaler,
+    ..PLAIN
+};
+
+/// The same as `autoscaling/v1`, judged as what is kept of it.
+pub static AUTOSCALER_V1: Strategy = Strategy {
+    default: |object| {
+        if let Some(spec) = map(object, "spec") {
+            default(spec, "minReplicas", 1);
+        }
+    },
+    validate: |object, old| validation::autoscaler(&to_v2(object.clone()), old),
+    prepare_create: |object| set(object, "status", json!({"currentReplicas": 0, "desiredReplicas": 0})),
+    prepare_update: |object, old| {
+        copy(object, old, "status");
+        keep_status(object, old);
+    },
+    columns: table::AUTOSCALER,
+    row: |object, now| table::autoscaler(&to_v2(object.clone()), now),
     ..PLAIN
 };

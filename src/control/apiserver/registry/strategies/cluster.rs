@@ -8,6 +8,8 @@ use super::{PLAIN, field, pod_defaults, selectable};
 use crate::control::apiserver::table::{cluster as table, plain};
 use crate::control::apiserver::validation::certificates;
 use crate::control::apiserver::validation::cluster as validation;
+use crate::control::apiserver::validation::event as events;
+use crate::control::apiserver::versions::event;
 
 pub static NAMESPACE: Strategy = Strategy {
     // Upstream sets the label in its defaults, so that an update cannot lose it.
@@ -68,7 +70,7 @@ pub static EVENT: Strategy = Strategy {
         }
         map(object, "source");
     },
-    validate: validation::event,
+    validate: events::event,
     fields: |object, path| match path {
         "source" => Some(match field(object, "source.component") {
             empty if empty.is_empty() => field(object, "reportingComponent"),
@@ -78,6 +80,22 @@ pub static EVENT: Strategy = Strategy {
     },
     columns: table::EVENT,
     row: table::event,
+    ..PLAIN
+};
+
+/// The same as `events.k8s.io/v1`; what is selected by is looked for in what is stored.
+pub static EVENTS_EVENT: Strategy = Strategy {
+    default: |object| {
+        for field in ["deprecatedSource", "regarding"] {
+            map(object, field);
+        }
+    },
+    validate: |object, old| {
+        events::new_event(&event::to_core(object.clone()), old.cloned().map(event::to_core).as_ref())
+    },
+    fields: |object, path| (EVENT.fields)(object, &event::selected(path)),
+    columns: table::EVENT,
+    row: |object, now| table::event(&event::to_core(object.clone()), now),
     ..PLAIN
 };
 

@@ -24,6 +24,14 @@ pub const POLICY: Strategy = Strategy {
     prepare_update: count_policy,
     ..PLAIN
 };
+pub const MUTATING_POLICY: Strategy = Strategy {
+    default: default_mutating,
+    validate: check_mutating,
+    prepare_create: first,
+    prepare_update: count_policy,
+    ..PLAIN
+};
+pub const MUTATING_BINDING: Strategy = Strategy { default: default_binding, validate: check_bound, ..PLAIN };
 pub const BINDING: Strategy = Strategy { default: default_binding, validate: check_binding, ..PLAIN };
 
 fn first(object: &mut Value) {
@@ -227,4 +235,77 @@ fn check_binding(object: &Value, old: Option<&Value>) -> Vec<Cause> {
         causes.push(Cause::invalid("spec.validationActions", &spec["validationActions"], why));
     }
     causes
+}
+
+fn default_mutating(object: &mut Value) {
+    default_policy(object);
+    if object["spec"].is_object() {
+        set(&mut object["spec"], "reinvocationPolicy", json!("Never"));
+    }
+}
+
+fn check_bound(object: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let mut causes = metadata::any(object, old);
+    if object["spec"]["policyName"].as_str().unwrap_or_default().is_empty() {
+        causes.push(Cause::required("spec.policyName", ""));
+    }
+    causes
+}
+
+fn check_mutating(object: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let spec = &object["spec"];
+    let mut causes = metadata::any(object, old);
+    if list(&spec["matchConstraints"]["resourceRules"]).is_empty() {
+        causes.push(Cause::required("spec.matchConstraints.resourceRules", ""));
+    }
+    for field in ["matchConditions", "variables"] {
+        check_expressions(&spec[field], &format!("spec.{field}"), &policies::KNOWN, &mut causes);
+    }
+    if list(&spec["mutations"]).is_empty() {
+        causes.push(Cause::required("spec.mutations", "mutations must contain at least one item"));
+    }
+    for (index, mutation) in list(&spec["mutations"]).iter().enumerate() {
+        check_mutation(mutation, &format!("spec.mutations[{index}]"), &mut causes);
+    }
+    if !matches!(spec["reinvocationPolicy"].as_str(), Some("Never" | "IfNeeded")) {
+        let known = &["IfNeeded", "Never"];
+        causes.push(Cause::unsupported("spec.reinvocationPolicy", &spec["reinvocationPolicy"], known));
+    }
+    causes
+}
+
+/// The one patch a mutation names, and its expression.
+fn check_mutation(mutation: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let (field, other) = match mutation["patchType"].as_str() {
+        Some("ApplyConfiguration") => ("applyConfiguration", "jsonPatch"),
+        Some("JSONPatch") => ("jsonPatch", "applyConfiguration"),
+        None | Some("") => return causes.push(Cause::required(format!("{path}.patchType"), "")),
+        Some(_) => {
+            let known = &["ApplyConfiguration", "JSONPatch"];
+            return causes.push(Cause::unsupported(
+                format!("{path}.patchType"),
+                &mutation["patchType"],
+                known,
+            ));
+        }
+    };
+    let kind = mutation["patchType"].as_str().unwrap_or_default();
+    if !mutation[other].is_null() {
+        let why = format!("must not be specified when patchType is {kind}");
+        causes.push(Cause::invalid(format!("{path}.{other}"), &mutation[other], &why));
+    }
+    if mutation[field].is_null() {
+        let why = format!("must be specified when patchType is {kind}");
+        return causes.push(Cause::required(format!("{path}.{field}"), &why));
+    }
+    let expression = &mutation[field]["expression"];
+    let path = format!("{path}.{field}.expression");
+    match expression.as_str().unwrap_or_default().trim() {
+        "" => causes.push(Cause::required(path, "")),
+        source => {
+            if let Err(why) = policies::mutating::compiles(source) {
+                causes.push(Cause::invalid(path, expression, &why));
+            }
+        }
+    }
 }

@@ -24,14 +24,28 @@ mod workload;
 use serde_json::Value;
 
 use super::Strategy;
+use crate::control::apiserver::aggregate::definition as definition_of_service;
+use crate::control::apiserver::components;
 use crate::control::apiserver::custom::definition;
 use crate::control::apiserver::table::plain;
 use crate::control::apiserver::validation::metadata;
+
+/// The strategy of a version that is kept in another.
+pub fn second(group: &str) -> &'static Strategy {
+    match group {
+        "autoscaling" => &autoscaling::AUTOSCALER_V1,
+        _ => &cluster::EVENTS_EVENT,
+    }
+}
 
 /// The strategy of a resource.
 pub fn of(group: &str, plural: &str) -> &'static Strategy {
     match (group, plural) {
         ("", "namespaces") => &cluster::NAMESPACE,
+        ("", "componentstatuses") => &components::STRATEGY,
+        ("apiregistration.k8s.io", "apiservices") => &definition_of_service::STRATEGY,
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => &extensions::MUTATING_POLICY,
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings") => &extensions::MUTATING_BINDING,
         (
             "admissionregistration.k8s.io",
             "mutatingwebhookconfigurations" | "validatingwebhookconfigurations",
