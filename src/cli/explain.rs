@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Answer, Outcome, Output, Trouble};
 use crate::lab::paths::{
     At, KnownError, Mode, PATHS, PathInfo, Profile, SSH_TUNNELS, Setting, SettingInfo, Settings,
-    known_errors, lesson,
+    known_errors, lesson, proof, section,
 };
 use crate::lab::spec::Spec;
 use crate::lab::state::LabDir;
@@ -50,6 +50,7 @@ impl Explain {
                     false => Spec::new(&lab.name, 1, Profile::Default, 0),
                 };
                 println!("{}: {}", path.name, path.protects);
+                print_proof(path, &spec.modes());
                 for row in rows {
                     print(path, row, &spec.modes());
                     print_difference(lab, &spec, row)?;
@@ -91,6 +92,17 @@ fn print_error(error: &KnownError, at: usize, text: &str, me: &str) {
     println!("  cause  {}", error.cause);
     println!("  try    {}", error.next_for(text).replace("minilab ", &format!("{me} ")));
     println!("  more   {me} explain {}", error.about);
+}
+
+/// What protects a path as it is set, and where the documentation speaks of it.
+fn print_proof(path: &PathInfo, settings: &Settings) {
+    let proof = proof(path.name, settings);
+    println!("  page      Communication between Nodes and the Control Plane: {}", section(path.name));
+    println!("  server proven       {}", proof.server_proven);
+    println!("  client proven       {}", proof.client_proven);
+    println!("  a listener reads    {}", proof.listener_reads);
+    println!("  the middle changes  {}", proof.middle_changes);
+    println!("  because             {}", proof.why);
 }
 
 fn print(path: &PathInfo, row: &SettingInfo, settings: &Settings) {

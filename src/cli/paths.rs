@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{Answer, Outcome, Output, table};
 use crate::lab::paths::{
-    Direction, FlagInfo, Mode, PATHS, PathInfo, Profile, Setting, SettingInfo, Settings, between, real_world,
-    rows,
+    Direction, FlagInfo, Mode, PATHS, PathInfo, Profile, Proof, Setting, SettingInfo, Settings, between,
+    proof, real_world, rows,
 };
 use crate::lab::state::LabDir;
 use crate::lab::switch;
@@ -38,6 +38,7 @@ struct PathRow {
     default: String,
     settings: Vec<SettingRow>,
     protects: &'static str,
+    proof: Proof,
     lab: String,
 }
 
@@ -82,7 +83,14 @@ impl Paths {
             Some(live) => Found { mode: live.mode, edited: live.edited.clone() },
             None => Found { mode: Some(settings.mode(setting)), edited: Vec::new() },
         };
-        let rows: Vec<PathRow> = PATHS.iter().map(|path| row(path, &settings, &found, &lab.name)).collect();
+        // What is proven goes by what was found.
+        let mut now = settings.clone();
+        for live in &live {
+            if let Some(mode) = live.mode {
+                now.put(live.setting, mode);
+            }
+        }
+        let rows: Vec<PathRow> = PATHS.iter().map(|path| row(path, &now, &found, &lab.name)).collect();
         match self.output.json() {
             true => super::print_json(&rows)?,
             false => self.print(&rows)?,
@@ -108,6 +116,17 @@ impl Paths {
             };
             table::print(heads, lines)?;
         }
+        println!("\nWho is proven to whom, and what somebody on wire has of it (`explain PATH` says why)");
+        let lines = rows.iter().map(|path| {
+            let Proof { server_proven, client_proven, listener_reads, middle_changes, .. } = &path.proof;
+            let words = [server_proven, client_proven, listener_reads, middle_changes].map(|text| word(text));
+            std::iter::once(path.name.to_owned()).chain(words).collect()
+        });
+        table::print(
+            &["PATH", "SERVER PROVEN", "CLIENT PROVEN", "A LISTENER READS", "THE MIDDLE CHANGES"],
+            lines,
+        )?;
+        println!();
         for (path, setting) in rows.iter().flat_map(|path| path.settings.iter().map(move |one| (path, one))) {
             for place in &setting.edited {
                 println!("{}: {}.{} by an edit of {place}", setting.mode, path.name, setting.name);
@@ -142,6 +161,7 @@ fn row(path: &'static PathInfo, settings: &Settings, found: &dyn Fn(Setting) -> 
         ),
         settings: rows,
         protects: path.protects,
+        proof: proof(path.name, settings),
         lab: lab.to_owned(),
     }
 }
@@ -169,6 +189,11 @@ fn setting_row(setting: &'static SettingInfo, switched: Mode, found: Found) -> S
         real: real_world(setting).map(|(who, mode)| Ships { who, mode }).into(),
         flags: setting.flags,
     }
+}
+
+/// The short of it.
+fn word(text: &str) -> String {
+    text.split_once(": ").map_or(text, |(word, _)| word).to_owned()
 }
 
 /// One word for a path: its settings' common mode, `custom` where an edit decides one, or `mixed`.

@@ -247,7 +247,11 @@ fn hop(
         "apiserver-proxy" => ("nothing".into(), "nobody".into()),
         "node-to-apiserver" => of_kubelet(lab, &host_of(plan, from)),
         "kubelet-access" => ("what the caller has".into(), "the caller's choice".into()),
-        _ => ("its own credential".into(), "its kubeconfig".into()),
+        "components-to-apiserver" if to.port() == 6443 => of_components(lab),
+        "pod-to-apiserver" => ("its account's token, if any".into(), "the pod's own choice".into()),
+        "apiserver-egress" if to.port() == 8132 => of_agents(roles),
+        "apiserver-egress" => of_ssh(roles),
+        _ => ("what the caller has".into(), "the caller's choice".into()),
     };
     let wire = match (&seen.plain, seen.ciphertext, &seen.server_name) {
         (Some(text), ..) => format!("PLAIN TEXT {text:?}"),
@@ -297,6 +301,52 @@ fn of_api_server(lab: &LabDir, roles: &[RoleStatus]) -> (String, String) {
         None => "nobody: no --kubelet-certificate-authority".into(),
     };
     (shown.unwrap_or_else(|| "nothing".into()), verified)
+}
+
+/// What the files of scheduler and controller manager have them show and believe.
+fn of_components(lab: &LabDir) -> (String, String) {
+    let told = ["scheduler", "controller-manager"].map(|name| {
+        let text = std::fs::read_to_string(lab.host("control").join(format!("etc/kubernetes/{name}.conf")));
+        let file = serde_yaml_ng::from_str::<crate::client::Kubeconfig>(&text.unwrap_or_default()).ok();
+        let user = file.as_ref().and_then(|file| file.users.first()).map(|user| &user.user);
+        let facts =
+            user.and_then(|user| Facts::from_pem(&decoded(user.client_certificate_data.as_deref()?)?).ok());
+        let cluster = file.as_ref().and_then(|file| file.clusters.first()).map(|cluster| &cluster.cluster);
+        let skips = cluster.is_none_or(|cluster| cluster.insecure_skip_tls_verify);
+        let shows = facts.map_or_else(|| "nothing".to_owned(), |facts| format!("certificate {}", facts.cn));
+        (
+            shows,
+            if skips { "nobody: insecure-skip-tls-verify" } else { "the component, by its kubeconfig's CA" },
+        )
+    });
+    let [(one, by), (other, and_by)] = told;
+    let shows = if one == other { one } else { format!("{one} or {other}") };
+    (shows, if by == and_by { by.to_owned() } else { format!("{by} or {and_by}") })
+}
+
+/// The flags of a role that runs.
+fn flag(roles: &[RoleStatus], role: &str, name: &str) -> Option<String> {
+    let prefix = format!("--{name}=");
+    let argv = roles.iter().find(|one| one.name == role).map(|one| &one.argv[..]).unwrap_or_default();
+    argv.iter().find_map(|word| word.strip_prefix(&prefix)).map(str::to_owned)
+}
+
+/// What agents have to show follows from the server's flags; whom they believe is in their DaemonSet.
+fn of_agents(roles: &[RoleStatus]) -> (String, String) {
+    let server = |name| flag(roles, "konnectivity-server", name);
+    let shows = match (server("agent-service-account"), server("cluster-ca-cert")) {
+        (Some(account), _) => format!("the token of {account}"),
+        (None, Some(_)) => "a client certificate".into(),
+        (None, None) => "a token nobody asks for".into(),
+    };
+    (shows, "konnectivity-agent, by its --ca-cert".into())
+}
+
+fn of_ssh(roles: &[RoleStatus]) -> (String, String) {
+    let server = |name| flag(roles, "kube-apiserver", name);
+    let shows = server("ssh-keyfile").map_or_else(|| "nothing".into(), |path| format!("the key {path}"));
+    let verified = server("minilab-ssh-known-hosts");
+    (shows, verified.map_or_else(|| "nobody".into(), |path| format!("kube-apiserver, by {path}")))
 }
 
 /// What a node's files have its kubelet show, and whether it looks at the API server's certificate.

@@ -7,6 +7,7 @@
 mod errors;
 mod lessons;
 mod more_errors;
+mod proof;
 mod table;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use errors::{KnownError, known_errors};
 pub use lessons::{At, lesson};
+pub use proof::{Proof, proof, section};
 pub use table::{PATHS, SSH_TUNNELS};
 
 /// How a setting is set.
