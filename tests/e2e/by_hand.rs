@@ -162,6 +162,8 @@ enum Must {
     Be(&'static str),
     Have(&'static str),
     NotHave(&'static str),
+    /// Absent is as good: a file's default is the safe one.
+    BeIfSet(&'static str),
     BeSet,
     NotBeSet,
 }
@@ -200,7 +202,7 @@ const RULES: &[Rule] = &[
     Rule("1.4.2", "control", "kube-scheduler", "--bind-address", Must::Be("127.0.0.1")),
     Rule("4.2.1", "node-1", "kubelet", "authentication.anonymous.enabled", Must::Be("false")),
     Rule("4.2.2", "node-1", "kubelet", "authorization.mode", Must::NotHave("AlwaysAllow")),
-    Rule("4.2.4", "node-1", "kubelet", "readOnlyPort", Must::Be("0")),
+    Rule("4.2.4", "node-1", "kubelet", "readOnlyPort", Must::BeIfSet("0")),
     Rule("4.2.11", "node-1", "kubelet", "serverTLSBootstrap", Must::Be("true")),
 ];
 
@@ -232,6 +234,7 @@ fn passes(lab: &Lab, rule: &Rule) -> bool {
         Must::Be(wanted) => value.as_deref() == Some(wanted),
         Must::Have(word) => has(word),
         Must::NotHave(word) => value.is_some() && !has(word),
+        Must::BeIfSet(wanted) => value.as_deref().is_none_or(|value| value == wanted),
         Must::BeSet => value.is_some(),
         Must::NotBeSet => value.is_none(),
     }

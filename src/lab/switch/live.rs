@@ -81,7 +81,8 @@ struct Eyes<'a> {
 impl Eyes<'_> {
     async fn look(&mut self, spec: &Spec, setting: Setting) -> Result<Live, SwitchError> {
         let (now, mode) = (plan(spec), spec.modes().mode(setting));
-        let others: Vec<(Mode, Plan)> = [Mode::Insecure, Mode::Partial, Mode::Hardened]
+        // Halfway is often the same as one of the ends, which then has its name.
+        let others: Vec<(Mode, Plan)> = [Mode::Hardened, Mode::Insecure, Mode::Partial]
             .into_iter()
             .filter(|other| *other != mode)
             .map(|other| (other, other_way(spec, setting, other)))
