@@ -132,6 +132,9 @@ pub struct Flags {
     /// The maximum number of log files that can be present for a container
     #[arg(long)]
     pub container_log_max_files: Option<u32>,
+    /// Unsafe sysctls or patterns that end in * which pods may set (comma separated)
+    #[arg(long, value_delimiter = ',')]
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// key=value pairs that describe feature gates
     #[arg(long, default_value = "")]
     pub feature_gates: String,
@@ -171,7 +174,6 @@ impl Flags {
 
 /// Real flags that mean nothing here; `=` marks those with a value.
 pub const UNIMPLEMENTED: &[&str] = &[
-    "allowed-unsafe-sysctls=",
     "cgroup-driver=",
     "cgroup-root=",
     "cgroups-per-qos",

@@ -17,7 +17,7 @@ use crate::control::store::{Change, Entry, Expect, StoreError};
 
 const ATTEMPTS: usize = 16;
 /// A quota that was made a moment ago is waited for, until the controller has counted.
-const COUNTING: Duration = Duration::from_secs(2);
+const COUNTING: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 /// What a pod must say if a quota bounds it.
 const MUST_SAY: [&str; 6] =

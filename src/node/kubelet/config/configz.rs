@@ -38,6 +38,7 @@ impl Config {
             cluster_domain: Some(self.cluster_domain.clone()),
             cluster_dns: Some(self.cluster_dns.clone()),
             streaming_connection_idle_timeout: life(self.stream_idle),
+            allowed_unsafe_sysctls: Some(self.allowed_unsafe_sysctls.clone()).filter(|some| !some.is_empty()),
             max_pods: Some(self.max_pods),
             pod_pids_limit: Some(self.pod_pids.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(-1)),
             register_node: Some(self.register_node),

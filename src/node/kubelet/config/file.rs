@@ -39,6 +39,7 @@ pub struct File {
     pub streaming_connection_idle_timeout: Option<String>,
     pub max_pods: Option<u32>,
     pub pod_pids_limit: Option<i64>,
+    pub allowed_unsafe_sysctls: Option<Vec<String>>,
     pub register_node: Option<bool>,
     pub feature_gates: Option<BTreeMap<String, bool>>,
     pub container_log_max_size: Option<String>,

@@ -93,6 +93,8 @@ pub struct Config {
     pub cluster_dns: Vec<String>,
     pub cluster_domain: String,
     pub max_pods: u32,
+    /// Beside the safe ones; a pattern ends in `*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Processes a pod may have; nothing: as many as the machine allows.
     pub pod_pids: Option<u64>,
     /// `containerLogMaxSize` as it was written, and in bytes.
@@ -202,6 +204,10 @@ impl Config {
                 false => flags.cluster_dns.clone(),
             },
             cluster_domain: flags.cluster_domain.clone().or(file.cluster_domain.clone()).unwrap_or_default(),
+            allowed_unsafe_sysctls: match flags.allowed_unsafe_sysctls.is_empty() {
+                true => file.allowed_unsafe_sysctls.clone().unwrap_or_default(),
+                false => flags.allowed_unsafe_sysctls.clone(),
+            },
             max_pods: flags.max_pods.or(file.max_pods).unwrap_or(110),
             pod_pids: u64::try_from(pids).ok().filter(|limit| *limit > 0),
             log_max_bytes: size("containerLogMaxSize", &log_max_size)?,

@@ -26,6 +26,7 @@ mod spec;
 mod static_pods;
 mod status;
 mod step;
+mod sysctl;
 mod view;
 mod volumes;
 mod worker;

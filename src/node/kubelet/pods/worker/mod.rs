@@ -23,6 +23,7 @@ use super::probe::News;
 use super::reporter::Reporter;
 use super::status::status;
 use super::step::{Action, Plan, step};
+use super::sysctl;
 use super::view::{Fate, View};
 use super::volumes::PodDir;
 use crate::client::events::Kind;
@@ -150,7 +151,10 @@ impl Worker {
         }
         let others = self.core.pods.active(&self.uid);
         let others: Vec<&Pod> = others.iter().map(AsRef::as_ref).collect();
-        if let Err((reason, message)) = admit::admit(&self.core.me.node.borrow(), pod, &others) {
+        let allowed = &self.core.me.config.allowed_unsafe_sysctls;
+        let judged = sysctl::admit(pod, allowed)
+            .and_then(|()| admit::admit(&self.core.me.node.borrow(), pod, &others));
+        if let Err((reason, message)) = judged {
             self.reporter.event(Kind::Warning, &reason, message.clone());
             self.memory.rejected = Some((reason, message));
         }
