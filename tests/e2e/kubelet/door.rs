@@ -313,7 +313,11 @@ fn every_credential_gets_what_the_door_gives_it_and_no_more() {
 #[test]
 fn the_read_only_port_shows_pods_to_anybody_and_runs_nothing() {
     let lab = Lab::up();
-    let fetch = |url: &str| lab.on("control", &["curl", "-s", "-m", "5", "-w", " %{http_code}", url]);
+    let patient = ["--retry", "5", "--retry-connrefused", "-m", "30"];
+    let fetch = |url: &str| {
+        let words = [&["curl", "-s", "-w", " %{http_code}"][..], &patient, &[url]].concat();
+        lab.on("control", &words)
+    };
     let closed =
         lab.minilab(&["exec", "control", "--", "curl", "-s", "-m", "5", "http://192.0.2.11:10255/pods"]);
     assert_ne!(closed.code, 0, "with a configuration file the port is closed by default");
