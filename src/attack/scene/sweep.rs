@@ -55,7 +55,7 @@ impl Scene<'_> {
 fn without(list: &Value, leaves: impl Fn(&Value) -> bool) -> Option<Value> {
     let all = list.as_array()?;
     let kept: Vec<Value> = all.iter().filter(|member| !leaves(member)).cloned().collect();
-    (kept.len() < all.len()).then(|| Value::Array(kept))
+    (kept.len() < all.len()).then_some(Value::Array(kept))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! In which order groups are found when a name does not say which is meant (`DefaultGenericAPIServicePriorities`,
 //! `apiVersionPriorities`).
 
-/// A group's priority, and those of its versions where one is not 15.
-const GROUPS: [(&str, i64, &[(&str, i64)]); 21] = [
+/// A group, its priority, and those of its versions where one is not 15.
+type Group = (&'static str, i64, &'static [(&'static str, i64)]);
+
+const GROUPS: [Group; 21] = [
     ("", 18000, &[("v1", 1)]),
     ("apiregistration.k8s.io", 17900, &[]),
     ("apps", 17800, &[]),

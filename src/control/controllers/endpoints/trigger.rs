@@ -71,6 +71,8 @@ pub fn annotate(notes: &mut Option<BTreeMap<String, String>>, trigger: Option<&s
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::super::tests::{member, service};
     use super::*;
     use serde_json::json;
@@ -89,10 +91,10 @@ mod tests {
         web.metadata.creation_timestamp = serde_json::from_value(json!("2026-01-01T00:00:05Z")).unwrap();
         let (early, late) = (turned_at("a", "2026-01-01T00:00:07Z"), turned_at("b", "2026-01-01T00:00:09Z"));
         let first = |pods: &[Rc<Pod>]| triggers.first_change("default/web", &web, pods);
-        assert_eq!(first(&[early.clone()]).as_deref(), Some("2026-01-01T00:00:05Z"));
-        assert_eq!(first(&[early.clone()]), None);
+        assert_eq!(first(slice::from_ref(&early)).as_deref(), Some("2026-01-01T00:00:05Z"));
+        assert_eq!(first(slice::from_ref(&early)), None);
         assert_eq!(first(&[early.clone(), late.clone()]).as_deref(), Some("2026-01-01T00:00:09Z"));
-        assert_eq!(first(&[late.clone()]), None, "a pod that left says nothing");
+        assert_eq!(first(slice::from_ref(&late)), None, "a pod that left says nothing");
         triggers.forget("default/web");
         assert_eq!(first(&[late]).as_deref(), Some("2026-01-01T00:00:05Z"));
     }
