@@ -45,6 +45,7 @@ mod ssh;
 mod streams;
 mod switch;
 mod tour;
+mod tunnel_task;
 mod tunnels;
 mod webhooks;
 mod wire;
