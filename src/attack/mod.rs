@@ -35,6 +35,7 @@ use crate::lab::state::LabDir;
 pub use expect::{expected, stage};
 pub use running::Running;
 use scene::Scene;
+pub use scene::guard::{WORD as GUARD, stand as stand_guard};
 
 /// Why an attack could not even be tried.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,8 @@ pub enum AttackError {
     Lab(#[from] crate::lab::protocol::ProtocolError),
     #[error("read the lab's files")]
     Read(#[from] std::io::Error),
+    #[error(transparent)]
+    Lock(#[from] crate::lab::state::StateError),
     #[error("read the lab's plan")]
     Plan(#[from] serde_json::Error),
     #[error("reach the API server")]

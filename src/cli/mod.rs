@@ -135,6 +135,8 @@ enum LabCommand {
     Demo(demo::Demo),
     /// Explain a path, or an error text: what it means, who attacks from where, what to try next
     Explain(explain::Explain),
+    #[command(hide = true, name = crate::attack::GUARD)]
+    AttackGuard,
     /// The course: exercises that begin with a working attack and end with a repair that holds
     Lab(lab::Lab),
 }
@@ -307,6 +309,10 @@ fn dispatch(command: LabCommand, lab: &LabDir) -> Outcome {
         LabCommand::Trace(trace) => trace.run(lab),
         LabCommand::Demo(demo) => demo.run(lab),
         LabCommand::Explain(explain) => explain.run(lab),
+        LabCommand::AttackGuard => {
+            crate::attack::stand_guard(lab)?;
+            Ok(Answer::Done)
+        }
         LabCommand::Lab(course) => course.run(lab),
     }
 }

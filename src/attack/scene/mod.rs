@@ -1,6 +1,8 @@
 //! The scene of an attack: the marker nobody could have guessed, the objects it needs, commands in hosts and
-//! pods, and the clearing away. What a killed attack left is found by its label and cleared by the next one.
+//! pods, and the clearing away. What a killed attack left is found by its label and cleared by its guard, or by
+//! the next one.
 
+pub mod guard;
 mod pods;
 mod sweep;
 
@@ -25,6 +27,7 @@ use super::running::{Running, start};
 use crate::client::{self, Backoff};
 use crate::lab::plan::{HostKind, Plan};
 use crate::lab::state::LabDir;
+use guard::Guard;
 
 /// How long the cluster may take for what a learner would wait for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,6 +50,7 @@ pub struct Scene<'a> {
     pub marker: String,
     namespace: Option<String>,
     pods: usize,
+    guard: Option<Guard>,
 }
 
 /// A node and where it is.
@@ -68,6 +72,18 @@ pub enum Account<'a> {
 
 impl<'a> Scene<'a> {
     pub fn set(lab: &'a LabDir) -> Result<Scene<'a>, AttackError> {
+        let mut scene = Self::of(lab)?;
+        scene.clear();
+        // One that finds another's note follows one that was killed.
+        if scene.note().exists() {
+            scene.sweep()?;
+        }
+        scene.guard = Some(Guard::post(lab)?);
+        std::fs::write(scene.note(), &scene.marker)?;
+        Ok(scene)
+    }
+
+    fn of(lab: &'a LabDir) -> Result<Scene<'a>, AttackError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -75,21 +91,15 @@ impl<'a> Scene<'a> {
         let client = runtime.block_on(async { client::from_kubeconfig(lab.kubeconfig()) })?;
         let plan = serde_json::from_slice(&std::fs::read(lab.plan_file())?)?;
         let marker = format!("marker-{}", random_word()?);
-        let scene = Scene { lab, plan, runtime, client, marker, namespace: None, pods: 0 };
-        scene.clear();
-        // One that finds another's note follows one that was killed.
-        if scene.note().exists() {
-            scene.sweep()?;
-        }
-        std::fs::write(scene.note(), &scene.marker)?;
-        Ok(scene)
+        Ok(Scene { lab, plan, runtime, client, marker, namespace: None, pods: 0, guard: None })
     }
 
     /// Takes everything away that attacks have made, this one and those that were killed.
-    pub fn strike(self) {
+    pub fn strike(mut self) {
         self.clear();
         // A note that stays only has the next one look once more.
         let _ = std::fs::remove_file(self.note());
+        self.guard.take().into_iter().for_each(Guard::dismiss);
     }
 
     /// Says on disk that an attack is going on.

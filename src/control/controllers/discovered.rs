@@ -21,17 +21,25 @@ impl Discovered {
 
 /// Every top-level resource of every group's preferred version.
 pub async fn kinds(client: &Client) -> Result<Vec<Discovered>, kube::Error> {
-    let mut all = Vec::new();
+    let (all, unanswered) = found(client).await?;
+    unanswered.into_iter().next().map_or(Ok(all), |(_, error)| Err(error))
+}
+
+/// Every top-level resource that could be learned of, and the groups whose own server did not answer.
+pub async fn found(client: &Client) -> Result<(Vec<Discovered>, Vec<(String, kube::Error)>), kube::Error> {
+    let (mut all, mut unanswered) = (Vec::new(), Vec::new());
     let core: APIResourceList = get(client, "/api/v1").await?;
     all.extend(read("", "v1", core));
     let groups: APIGroupList = get(client, "/apis").await?;
     for group in groups.groups {
         let preferred = group.preferred_version.or_else(|| group.versions.first().cloned());
         let Some(version) = preferred else { continue };
-        let list: APIResourceList = get(client, &format!("/apis/{}", version.group_version)).await?;
-        all.extend(read(&group.name, &version.version, list));
+        match get::<APIResourceList>(client, &format!("/apis/{}", version.group_version)).await {
+            Ok(list) => all.extend(read(&group.name, &version.version, list)),
+            Err(error) => unanswered.push((group.name, error)),
+        }
     }
-    Ok(all)
+    Ok((all, unanswered))
 }
 
 async fn get<T: serde::de::DeserializeOwned>(client: &Client, path: &str) -> Result<T, kube::Error> {

@@ -29,6 +29,12 @@ pub struct Graph {
     pub resources: Vec<Rc<ApiResource>>,
 }
 
+/// Whether an owner is of this kind. The version may differ from the one that is watched.
+pub fn is_of(owner: &OwnerReference, kind: &ApiResource) -> bool {
+    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    kind.kind == owner.kind && kind.group == group
+}
+
 impl Graph {
     pub fn insert(&mut self, uid: &str, object: Object) {
         self.remove(uid);
@@ -56,9 +62,7 @@ impl Graph {
     }
 
     pub fn resource(&self, owner: &OwnerReference) -> Option<Rc<ApiResource>> {
-        // The version may differ from the one that is watched; group and kind say which it is.
-        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-        self.resources.iter().find(|one| one.kind == owner.kind && one.group == group).cloned()
+        self.resources.iter().find(|one| is_of(owner, one)).cloned()
     }
 
     /// What to do about an object.

@@ -4,9 +4,10 @@
 //! read from there). An object goes when all its owners are gone; an owner deleted in the foreground
 //! waits for dependents that block it; one deleted with `orphan` first frees its dependents. Before
 //! anything is deleted the API server is asked whether the owner is really gone. Events and leases
-//! are not followed, as upstream does for events; new kinds are noticed when the role starts.
+//! are not followed, as upstream does for events; new kinds are followed as definitions bring them.
 
 mod graph;
+mod rest;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,26 +16,27 @@ use futures_util::future::LocalBoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::{ApiResource, PartialObjectMeta};
-use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde_json::json;
-use tracing::{debug, info};
+use tokio::sync::Notify;
+use tracing::info;
 
-use super::discovered::{Discovered, kinds};
 use super::queue::{Next, Queue};
 use super::world::{Actor, World};
-use crate::client::Backoff;
 use crate::client::informer::Informer;
-use graph::{Graph, ORPHAN, Object, Verdict};
+use graph::{Graph, ORPHAN, Object, Verdict, is_of};
+use rest::Rest;
 
-/// Kinds that own nothing and are owned by nothing that matters.
-const IGNORED: &[&str] = &["events"];
+/// What brings or takes kinds.
+const BRING_KINDS: &[&str] = &["customresourcedefinitions", "apiservices"];
 
 /// The loop's shared state.
 #[derive(Clone, Default)]
 struct Collector {
     graph: Rc<RefCell<Graph>>,
     queue: Queue,
+    /// Told of every change that may bring or take kinds.
+    definitions: Rc<Notify>,
 }
 
 impl Collector {
@@ -53,7 +55,18 @@ impl Collector {
         }
     }
 
+    /// Judges what has owners of this kind.
+    fn judge_again(&self, kind: &ApiResource) {
+        let graph = self.graph.borrow();
+        let owned = |object: &Object| object.owners.iter().any(|owner| is_of(owner, kind));
+        let uids = graph.objects.iter().filter(|(_, object)| owned(object)).map(|(uid, _)| uid.clone());
+        uids.for_each(|uid| self.queue.add(uid));
+    }
+
     fn changed(&self, resource: &Rc<ApiResource>, old: Option<&ObjectMeta>, new: Option<&ObjectMeta>) {
+        if BRING_KINDS.contains(&resource.plural.as_str()) {
+            self.definitions.notify_one();
+        }
         let uid_of = |meta: &ObjectMeta| meta.uid.clone().unwrap_or_default();
         // Deleted, or deleted and made again under the same name.
         if let Some(old) = old.filter(|old| new.is_none_or(|new| new.uid != old.uid)) {
@@ -90,9 +103,11 @@ pub fn start(world: &Rc<World>) -> LocalBoxFuture<'static, ()> {
     Box::pin(async move {
         // The rest of the role starts first: nothing is urgent here.
         world.synced().await;
-        follow_rest(&world, &actor, &collector, &shared).await;
-        let Collector { graph, queue } = collector;
-        queue.work("garbage-collector", 16, |uid| collect(&actor, &graph, uid)).await;
+        let mut rest = Rest::new(&world, &actor, &collector, shared);
+        rest.begin().await;
+        let Collector { graph, queue, .. } = collector;
+        let work = queue.work("garbage-collector", 16, |uid| collect(&actor, &graph, uid));
+        tokio::join!(work, rest.go_on());
     })
 }
 
@@ -104,7 +119,10 @@ fn follow_shared(world: &World, collector: &Collector) -> Vec<String> {
     macro_rules! shared {
         ($($informer:ident: $kind:ty),+ $(,)?) => {{
             $(collector.follow(&world.$informer, resource::<$kind>());)+
-            vec![$(resource::<$kind>().plural),+]
+            vec![$({
+                let ApiResource { plural, group, .. } = resource::<$kind>();
+                format!("{plural}.{group}")
+            }),+]
         }};
     }
     use k8s_openapi::api::{
@@ -123,35 +141,6 @@ fn follow_shared(world: &World, collector: &Collector) -> Vec<String> {
         daemon_sets: apps::DaemonSet,
         csrs: certificates::CertificateSigningRequest,
     )
-}
-
-/// Every other kind, by its metadata alone.
-async fn follow_rest(world: &World, actor: &Actor, collector: &Collector, shared: &[String]) {
-    let mut backoff = Backoff::default();
-    let all = loop {
-        match kinds(&actor.client).await {
-            Ok(all) => break all,
-            Err(error) => debug!(%error, "ask the API server for its kinds"),
-        }
-        backoff.wait().await;
-    };
-    let wanted = |kind: &Discovered| {
-        let name = &kind.resource.plural;
-        ["list", "watch", "delete"].iter().all(|verb| kind.can(verb))
-            && !shared.contains(name)
-            && !IGNORED.contains(&name.as_str())
-    };
-    let mut informers = Vec::new();
-    for kind in all.into_iter().filter(wanted) {
-        let informer: Informer<PartialObjectMeta<DynamicObject>> = Informer::default();
-        let api = Api::all_with(world.identities.own(), &kind.resource);
-        collector.follow(&informer, kind.resource);
-        tokio::task::spawn_local(informer.clone().run(api, watcher::Config::default(), Backoff::default));
-        informers.push(informer);
-    }
-    for informer in &informers {
-        informer.synced().await;
-    }
 }
 
 fn api_for(client: &Client, object: &Object) -> Api<DynamicObject> {
