@@ -174,6 +174,9 @@ impl What {
     }
 }
 
+/// What comes or goes as a whole is printed up to this many lines.
+const SHORT: usize = 16;
+
 /// The difference without most of what comes or goes as a whole: the lines that changed are few, and a
 /// terminal has 24.
 fn abridged(shown: &str) -> String {
@@ -185,18 +188,25 @@ fn abridged(shown: &str) -> String {
         if line.starts_with("--- ") && next.starts_with("+++ ") {
             whole = line == "--- /dev/null" || next == "+++ /dev/null";
         }
-        if whole && line.starts_with("@@ ") {
-            let mut rest = 0;
-            while lines.next_if(|line| line.starts_with(['+', '-']) && !line.starts_with("--- ")).is_some() {
-                rest += 1;
+        match length(line).filter(|length| whole && *length > SHORT) {
+            Some(length) => {
+                lines.by_ref().take(length).for_each(|_| ());
+                text += &format!("  ({length} lines; --whole prints them)\n");
             }
-            text += &format!("  ({rest} lines; --whole prints them)\n");
-        } else {
-            text += line;
-            text.push('\n');
+            None => {
+                text += line;
+                text.push('\n');
+            }
         }
     }
     text
+}
+
+/// How many lines follow the head of a hunk that has but one side.
+fn length(head: &str) -> Option<usize> {
+    let spans = head.strip_prefix("@@ -")?.strip_suffix(" @@")?;
+    let (old, new) = spans.split_once(" +")?;
+    [old, new].iter().filter_map(|span| span.split_once(',')?.1.parse::<usize>().ok()).max()
 }
 
 /// What a learner should know of the state that was reached.
@@ -235,8 +245,12 @@ fn notes(before: &Settings, now: &Settings) -> Vec<String> {
 mod tests {
     #[test]
     fn what_comes_as_a_whole_is_named_and_what_changed_is_printed() {
-        let shown = "--- /dev/null\n+++ node-1:/a\n@@ -0,0 +1,3 @@\n+one\n+two\n+three\n--- control:/b\n+++ control:/b\n@@ -1 +1 @@\n-old\n+new\n+role x\n--- b\n+++ /dev/null\n@@ -1,2 +0,0 @@\n-one\n--two\n";
-        let told = "--- /dev/null\n+++ node-1:/a\n  (3 lines; --whole prints them)\n--- control:/b\n+++ control:/b\n@@ -1 +1 @@\n-old\n+new\n+role x\n--- b\n+++ /dev/null\n  (2 lines; --whole prints them)\n";
-        assert_eq!(super::abridged(shown), told);
+        let long: String = (0..20).map(|number| format!("+line {number}\n")).collect();
+        let changed = "--- control:/b\n+++ control:/b\n@@ -1,1 +1,1 @@\n-old\n+new\n";
+        let short = "--- b\n+++ /dev/null\n@@ -1,2 +0,0 @@\n-one\n--two\n";
+        let head = "--- /dev/null\n+++ node-1:/a\n";
+        let shown = format!("{head}@@ -0,0 +1,20 @@\n{long}+role x@control\n{changed}{short}");
+        let told = format!("{head}  (20 lines; --whole prints them)\n+role x@control\n{changed}{short}");
+        assert_eq!(super::abridged(&shown), told);
     }
 }

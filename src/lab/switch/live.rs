@@ -22,7 +22,7 @@ use crate::lab::spec::Spec;
 use crate::lab::state::LabDir;
 
 /// How long the API server may take to say what is there.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A setting as it is.
 #[derive(Debug)]

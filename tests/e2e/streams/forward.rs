@@ -40,7 +40,7 @@ impl Forward {
 
     pub fn get(&self, path: &str) -> Result<Vec<u8>, String> {
         let mut stream = TcpStream::connect(self.address).map_err(|error| error.to_string())?;
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         let request = format!("GET {path} HTTP/1.0\r\nHost: web\r\n\r\n");
         stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
         let mut answer = Vec::new();
